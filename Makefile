@@ -1,0 +1,60 @@
+# The commands that people need. Everything happens in .venv, made from PYTHON (3.11 or later) on first use.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out/regret-sweep
+RUN_ARGS ?=
+PYTEST_ARGS ?=
+TEST_JOBS ?= 2
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt -e
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-deep bench lint clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.core  ## the regret sweep: table on the terminal, figures and Parquet under OUT (resumes)
+	$(BIN)/balancesim run regret-sweep --out $(OUT) $(RUN_ARGS)
+
+test: $(VENV)/.test  ## the test suite, then the kernels once more without the JIT, with their coverage
+	$(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/kernels -q --no-header -n $(TEST_JOBS) \
+	    --cov=balancesim.kernels --cov-report=term $(PYTEST_ARGS)
+
+test-deep: $(VENV)/.test  ## the minutes-long statistical tests
+	$(BIN)/python -m pytest -m deep $(PYTEST_ARGS)
+
+bench: $(VENV)/.core  ## speed and memory, as ratios taken in one run
+	$(BIN)/python -m balancesim.bench $(RUN_ARGS)
+
+lint: $(VENV)/.dev  ## ruff (style and format) and mypy (strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove what was built or cached, but neither the environment nor results
+	rm -rf build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .coverage .coverage.*
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp per set of extras: pip runs again only when the project's requirements change.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "balancesim needs Python 3.11 or later; say which: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP_INSTALL) .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP_INSTALL) '.[test]'
+	@touch $@ $(VENV)/.core
+
+$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP_INSTALL) '.[dev]'
+	@touch $@ $(VENV)/.test $(VENV)/.core

@@ -1,0 +1,50 @@
+"""balancesim: theory and simulation of online load balancing in sparse mixture-of-experts layers.
+
+The names below load on first use, so that ``import balancesim`` compiles and imports next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from balancesim import balancers, sources, theory
+    from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
+    from balancesim.routing import dual_value, route
+    from balancesim.simulate import simulate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "balancers",
+    "coefficient_of_variation",
+    "dead_experts",
+    "dual_value",
+    "max_violation",
+    "route",
+    "simulate",
+    "sources",
+    "theory",
+]
+
+_HOMES = {
+    "coefficient_of_variation": "balancesim.problem",
+    "dead_experts": "balancesim.problem",
+    "dual_value": "balancesim.routing",
+    "max_violation": "balancesim.problem",
+    "route": "balancesim.routing",
+    "simulate": "balancesim.simulate",
+}
+_MODULES = ("balancers", "sources", "theory")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"balancesim.{name}")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'balancesim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,103 @@
+"""Batches for kernels: models that they draw from, or scores made elsewhere, a chunk at a time."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from balancesim.kernels import model as codes
+from balancesim.kernels.model import ScoreModel
+from balancesim.routing import check_masks
+from balancesim.sources.base import Source
+from balancesim.types import FloatArray
+
+_SCORES_PER_CHUNK = 1 << 22
+"""Scores that a Python-side source hands over at once: 16 or 32 MiB."""
+
+_PILOT_TOKENS = 256
+
+
+class Chunk(NamedTuple):
+    """Steps ``first .. last`` (inclusive, counted from 0) and the model that yields their scores."""
+
+    first: int
+    last: int
+    model: ScoreModel
+
+
+def available_steps(source: Source, n_tokens: int, horizon: int) -> int:
+    """Steps that the source can feed, at most ``horizon``."""
+    available = source.n_steps(n_tokens)
+    return horizon if available is None else min(available, horizon)
+
+
+def chunks(source: Source, n_tokens: int, k: int, n_steps: int, *, steps_per_chunk: int) -> Iterator[Chunk]:
+    """Yield consecutive chunks of steps, each with a model whose scores a kernel can make or read.
+
+    Where the chunks end does not change a score. Scores that come from outside the kernels are checked here.
+    """
+    model = source.kernel_model()
+    if model is None:
+        steps_per_chunk = max(1, min(steps_per_chunk, _SCORES_PER_CHUNK // (n_tokens * source.n_experts)))
+    elif model.row_mode == codes.DRAWN_ROWS and model.table.size:
+        check_masks(model.table, k)
+    for first in range(0, n_steps, steps_per_chunk):
+        last = min(first + steps_per_chunk, n_steps) - 1
+        if model is not None:
+            yield Chunk(first, last, model)
+        else:
+            batches = [source.batch(step, n_tokens) for step in range(first, last + 1)]
+            rows = np.concatenate(batches)
+            check_masks(rows, k, first * n_tokens)
+            yield Chunk(first, last, _given(rows, first * n_tokens))
+
+
+def _given(rows: FloatArray, first_row: int) -> ScoreModel:
+    """Wrap scores that are already there into a model that reads them in order."""
+    n_experts = rows.shape[1]
+    return ScoreModel(
+        n_experts=n_experts,
+        key0=np.uint64(0),
+        key1=np.uint64(0),
+        family=codes.NO_NOISE,
+        shape=1.0,
+        scale=1.0,
+        transform=codes.RAW,
+        phase_start=np.zeros(1, np.int64),
+        offsets=np.zeros((1, n_experts)),
+        walk_rate=0.0,
+        row_mode=codes.NEXT_ROWS,
+        row_origin=-first_row,
+        phase_row=np.zeros(1, np.int64),
+        alias_threshold=np.zeros(0),
+        alias_row=np.zeros(0, np.int64),
+        table=rows,
+        loadings=np.zeros((n_experts, 0)),
+    )
+
+
+def pilot(source: Source, n_tokens: int = _PILOT_TOKENS) -> FloatArray:
+    """Return the first batch, or as much of it as a short recording holds."""
+    available = source.n_steps(1)
+    return source.batch(0, n_tokens if available is None else min(n_tokens, available))
+
+
+def score_dtype(source: Source) -> np.dtype[np.float32] | np.dtype[np.float64]:
+    """Return the dtype that the source's scores are drawn and routed in."""
+    model = source.kernel_model()
+    return pilot(source, 1).dtype if model is None else model.table.dtype
+
+
+def wide_limit(source: Source) -> float:
+    """Score magnitude above which top-K sums are compared by membership (S5).
+
+    Below it, the rounding of one biased score is at most 1 % (float32) or 1e-4 (float64) of the scale on
+    which scores compete, and unbiased, in a regret that sums thousands of tokens. That scale is five times
+    the shortest interval that holds a tenth of a pilot's scores: for light tails about the interquartile
+    range, for very heavy ones that of the bulk.
+    """
+    scores = pilot(source).astype(np.float64)
+    pooled = np.sort(scores[np.isfinite(scores)])
+    tenth = max(1, pooled.size // 10)
+    scale = 5.0 * float((pooled[tenth:] - pooled[:-tenth]).min()) or float(np.ptp(pooled)) or 1.0
+    return scale * (2.0**17 if score_dtype(source) == np.float32 else 2.0**40)

@@ -1,0 +1,181 @@
+"""The best fixed bias in hindsight: the minimiser of the dual summed over a run's own batches."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from balancesim.feed import available_steps, chunks, pilot, score_dtype, wide_limit
+from balancesim.kernels.model import LANES, n_rows
+from balancesim.problem import check_sizes
+from balancesim.routing import padded
+from balancesim.sources.base import Source
+from balancesim.types import Float64Array, IntArray
+
+_STEPS_PER_CHUNK = 256
+_NEAR_SHARE = 0.05
+"""Share of tokens whose K-th place is within the near-tie width: enough to see, few to count."""
+
+_TOLERANCE = 1e-3
+"""Allowed excess of the dual, as a share of what one batch's sampling noise costs."""
+
+_MAX_PASSES = 60
+
+
+class FixedBias(NamedTuple):
+    """A bias found by descent on the dual.
+
+    Attributes
+    ----------
+    bias : (E,) ndarray of float64
+        Zero mean.
+    excess : float
+        Estimated excess of the mean per-token dual over its minimum, half the squared Newton decrement.
+    n_passes : int
+        Passes over the batches, partial ones included.
+    """
+
+    bias: Float64Array
+    excess: float
+    n_passes: int
+
+
+class _Pass(NamedTuple):
+    change: float
+    gradient: Float64Array
+    laplacian: Float64Array
+
+
+def best_fixed_bias(source: Source, *, n_tokens: int, k: int, n_steps: int) -> FixedBias:
+    """Minimise the dual of ``n_steps`` replayed batches by Newton's method.
+
+    The gradient is counted exactly; the Hessian is the graph Laplacian of near-ties at the K-th place (S1,
+    S3). Short stretches of the run bring the bias close before the whole run is replayed.
+
+    Parameters
+    ----------
+    source : Source
+        Its seed keys the batches.
+    n_tokens, k : int
+        Tokens per batch and experts per token.
+    n_steps : int
+        Batches to replay; fewer if a recording ends.
+
+    Returns
+    -------
+    FixedBias
+        In float64; the same for any number of threads.
+    """
+    check_sizes(source.n_experts, k, n_tokens)
+    total = available_steps(source, n_tokens, n_steps)
+    bias = np.zeros(source.n_experts)
+    width = _boundary_width(source, k)
+    passes, excess = 0, math.inf
+    stretch = min(total, max(1, 4096 // n_tokens))
+    limit = wide_limit(source)
+    while True:
+        bias, width, excess, used = _descend(source, n_tokens, k, stretch, bias, width, limit)
+        passes += used
+        if stretch == total:
+            return FixedBias(bias, excess, passes)
+        stretch = min(total, stretch * 16)
+
+
+def _descend(
+    source: Source, n_tokens: int, k: int, n_steps: int, bias: Float64Array, width: float, limit: float
+) -> tuple[Float64Array, float, float, int]:
+    """Newton steps with halving on one stretch; returns bias, width, excess and number of passes."""
+    n_experts = source.n_experts
+    noise = k * (1.0 - k / n_experts) / n_tokens
+    here = _pass(source, n_tokens, k, n_steps, bias, bias, width, limit)
+    for used in range(1, _MAX_PASSES):
+        near = np.trace(here.laplacian) * width
+        width *= min(4.0, max(0.25, _NEAR_SHARE / max(near, _NEAR_SHARE / 16)))
+        direction = -_solve(here.laplacian, here.gradient)
+        excess = -0.5 * float(here.gradient @ direction)
+        stiffness = np.trace(here.laplacian) / (n_experts - 1)
+        if excess * n_steps <= _TOLERANCE * 0.5 * noise / max(stiffness, 1e-300) or _is_settled(
+            direction, bias
+        ):
+            return bias, width, excess, used
+        # Far from the minimum, near-ties describe the dual only within a few widths.
+        step = min(1.0, 16.0 * width / max(np.abs(direction).max(), 1e-300))
+        while True:
+            candidate = bias + step * direction
+            there = _pass(source, n_tokens, k, n_steps, candidate, bias, width, limit)
+            if there.change < 0.0 or step < 1e-6:
+                break
+            step *= 0.5
+        if there.change >= 0.0:
+            return bias, width, excess, used
+        bias, here = candidate - candidate.mean(), there
+    return bias, width, excess, _MAX_PASSES
+
+
+def _is_settled(direction: Float64Array, bias: Float64Array) -> bool:
+    """Whether the step is below what the scores' own rounding resolves."""
+    return bool(np.abs(direction).max() <= 1e-7 * max(1e-300, float(np.abs(bias).max())))
+
+
+def _solve(laplacian: Float64Array, gradient: Float64Array) -> Float64Array:
+    """Newton direction on the zero-sum subspace; a little of the complete graph joins unseen pairs."""
+    n = gradient.size
+    mean = np.trace(laplacian) / max(n - 1, 1)
+    ridge = max(1e-3 * mean, 1e-300)
+    joined = laplacian + ridge * (np.eye(n) - 1.0 / n) + np.full((n, n), max(mean, 1e-300) / n)
+    solution: Float64Array = np.linalg.solve(joined, gradient - gradient.mean())
+    solution -= solution.mean()
+    return solution
+
+
+def _boundary_width(source: Source, k: int) -> float:
+    """A first near-tie width: the median gap at the K-th place of a pilot batch."""
+    ordered = np.sort(pilot(source).astype(np.float64), axis=1)
+    gaps = ordered[:, -k] - ordered[:, -k - 1]
+    positive = gaps[np.isfinite(gaps) & (gaps > 0)]
+    return float(np.median(positive)) if positive.size else 1.0
+
+
+def _pass(
+    source: Source,
+    n_tokens: int,
+    k: int,
+    n_steps: int,
+    bias: Float64Array,
+    previous: Float64Array,
+    width: float,
+    limit: float,
+) -> _Pass:
+    """Replay the batches once at ``bias``; the change is that of the mean dual from ``previous``."""
+    from balancesim.kernels.dual import dual_pass
+
+    n_experts = source.n_experts
+    dtype = score_dtype(source)
+    tile: Any = np.zeros((n_rows(n_experts), LANES), dtype)
+    at, before = padded(bias.astype(dtype)), padded(previous.astype(dtype))
+    loads: IntArray = np.zeros(n_experts, np.int64)
+    near_ties: IntArray = np.zeros((n_experts, n_experts), np.int64)
+    change = 0.0
+    for chunk in chunks(source, n_tokens, k, n_steps, steps_per_chunk=_STEPS_PER_CHUNK):
+        change += dual_pass(
+            chunk.model,
+            tile,
+            chunk.first,
+            chunk.last,
+            n_tokens,
+            k,
+            at,
+            before,
+            limit,
+            width,
+            loads,
+            near_ties,
+        )
+    total = n_tokens * n_steps
+    adjacency = (near_ties + near_ties.T) / (2.0 * width * total)
+    balance = k / n_experts * float(at.astype(np.float64).sum() - before.astype(np.float64).sum())
+    return _Pass(
+        change / total - balance,
+        loads / total - k / n_experts,
+        np.diag(adjacency.sum(axis=1)) - adjacency,
+    )

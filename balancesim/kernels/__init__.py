@@ -1,0 +1,1 @@
+"""Compiled loops: they trust their arguments, and take arrays and numbers only."""

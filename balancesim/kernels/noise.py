@@ -1,0 +1,267 @@
+"""Tiles of i.i.d. noise, (experts, tokens), from counter-based random words.
+
+Light-tailed families spend one 32-bit word on a score. Families whose tail is a power of the uniform (Pareto,
+Student t, Cauchy, log-normal), and everything in float64, spend 64 bits, so that extremes are drawn from the
+tail itself and not from the grain of the uniform. A uniform comes as the pair (w, c = 1 - w), each with full
+relative precision where it is small.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba.extending import overload
+
+from balancesim.kernels import elementary
+from balancesim.kernels.jit import inline, inner
+from balancesim.kernels.model import (
+    CAUCHY,
+    EXPONENTIAL,
+    GUMBEL,
+    LOG_NORMAL,
+    LOGISTIC,
+    NORMAL,
+    PARETO,
+    STREAM_NOISE,
+    STUDENT_T,
+    UNIFORM,
+)
+from balancesim.kernels.philox import philox
+
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+_STEP_SHIFT = np.uint64(8)
+
+
+@inline
+def words(key0, key1, step, stream, token, group):
+    """The four random words of one counter; steps and tokens may use 56 and 32 bits."""
+    low_step = np.uint64(step) & _LOW
+    high_step = (np.uint64(step) >> _HALF) << _STEP_SHIFT
+    return philox(np.uint64(token), np.uint64(group), low_step, np.uint64(stream) | high_step, key0, key1)
+
+
+@inline
+def join(high, low):
+    """One 64-bit word from two of 32."""
+    return (high << _HALF) | low
+
+
+def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any, *, wide: bool) -> Any:
+    """Compile the families for one float type."""
+    half, one, two, quarter = real(0.5), real(1.0), real(2.0), real(2.0**-30)
+    tiny32, tiny64 = real(2.0**-32), real(2.0**-64)
+    largest = real(np.finfo(real).max)
+
+    @inline
+    def uniform32(word):
+        return (real(np.uint32(word)) + half) * tiny32, (real(np.uint32(word ^ _LOW)) + half) * tiny32
+
+    @inline
+    def uniform64(word):
+        return (real(word) + half) * tiny64, (real(~word) + half) * tiny64
+
+    @inline
+    def angle(high, low):
+        """A uniform angle in quarter turns, in [-2, 2)."""
+        if wide:
+            return real(np.int64(join(high, low))) * real(2.0**-62)
+        return real(np.int32(np.uint32(high))) * quarter
+
+    @inline
+    def finite(x):
+        return largest if x > largest else x
+
+    @inline
+    def uniform(w, c, shape):
+        return w
+
+    @inline
+    def exponential(w, c, shape):
+        return minus_log_complement(w, c)
+
+    @inline
+    def gumbel(w, c, shape):
+        return -log(minus_log_complement(w, c))
+
+    @inline
+    def logistic(w, c, shape):
+        return log(w / c)
+
+    @inline
+    def cauchy(w, c, shape):
+        nearer = w if w < c else c
+        sine, cosine = sincos(two * nearer)
+        magnitude = finite(cosine / sine)
+        return -magnitude if w < c else magnitude
+
+    @inline
+    def pareto(w, c, shape):
+        return finite(exp(minus_log_complement(w, c) / shape))
+
+    @inline
+    def normal_pair(w, c, turns, shape):
+        radius = np.sqrt(two * minus_log_complement(w, c))
+        sine, cosine = sincos(turns)
+        return radius * sine, radius * cosine
+
+    @inline
+    def log_normal_pair(w, c, turns, shape):
+        first, second = normal_pair(w, c, turns, shape)
+        return finite(exp(shape * first)), finite(exp(shape * second))
+
+    @inline
+    def student_t(w, c, turns, shape):
+        """Bailey's polar form (Math. Comp. 62, 1994): exact for every number of degrees of freedom."""
+        radius = np.sqrt(shape * (finite(exp(two * minus_log_complement(w, c) / shape)) - one))
+        return finite(radius) * sincos(turns)[1]
+
+    def fill_one_word(value: Any) -> Any:
+        @inner
+        def fill(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+            a = real(shape)
+            for group in range((n_experts + 3) // 4):
+                e = 4 * group
+                for t in range(n_lanes):
+                    x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, group)
+                    w0, c0 = uniform32(x0)
+                    w1, c1 = uniform32(x1)
+                    w2, c2 = uniform32(x2)
+                    w3, c3 = uniform32(x3)
+                    tile[e, t] = value(w0, c0, a)
+                    tile[e + 1, t] = value(w1, c1, a)
+                    tile[e + 2, t] = value(w2, c2, a)
+                    tile[e + 3, t] = value(w3, c3, a)
+
+        return fill
+
+    def fill_two_words(value: Any) -> Any:
+        @inner
+        def fill(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+            a = real(shape)
+            for group in range((n_experts + 1) // 2):
+                e = 2 * group
+                for t in range(n_lanes):
+                    x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, group)
+                    w0, c0 = uniform64(join(x0, x1))
+                    w1, c1 = uniform64(join(x2, x3))
+                    tile[e, t] = value(w0, c0, a)
+                    tile[e + 1, t] = value(w1, c1, a)
+
+        return fill
+
+    @inner
+    def fill_normal_one_word(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+        a = real(shape)
+        for group in range((n_experts + 3) // 4):
+            e = 4 * group
+            for t in range(n_lanes):
+                x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, group)
+                w0, c0 = uniform32(x0)
+                w2, c2 = uniform32(x2)
+                tile[e, t], tile[e + 1, t] = normal_pair(w0, c0, angle(x1, x1), a)
+                tile[e + 2, t], tile[e + 3, t] = normal_pair(w2, c2, angle(x3, x3), a)
+
+    def fill_pair(value: Any) -> Any:
+        @inner
+        def fill(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+            a = real(shape)
+            for group in range((n_experts + 1) // 2):
+                e = 2 * group
+                for t in range(n_lanes):
+                    x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, group)
+                    w, c = uniform64(join(x0, x1))
+                    tile[e, t], tile[e + 1, t] = value(w, c, angle(x2, x3), a)
+
+        return fill
+
+    @inner
+    def fill_student_t(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+        a = real(shape)
+        for e in range(n_experts):
+            for t in range(n_lanes):
+                x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, e)
+                w, c = uniform64(join(x0, x1))
+                tile[e, t] = student_t(w, c, angle(x2, x3), a)
+
+    light = fill_two_words if wide else fill_one_word
+    fill_uniform, fill_logistic = light(uniform), light(logistic)
+    fill_gumbel, fill_exponential = light(gumbel), light(exponential)
+    fill_normal = fill_pair(normal_pair) if wide else fill_normal_one_word
+    fill_cauchy, fill_pareto = fill_two_words(cauchy), fill_two_words(pareto)
+    fill_log_normal = fill_pair(log_normal_pair)
+
+    @inner
+    def fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes):
+        if family == UNIFORM:
+            fill_uniform(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+        elif family == NORMAL:
+            fill_normal(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+        elif family == LOGISTIC:
+            fill_logistic(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+        elif family == GUMBEL:
+            fill_gumbel(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+        elif family == EXPONENTIAL:
+            fill_exponential(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+        elif family == STUDENT_T:
+            fill_student_t(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+        elif family == CAUCHY:
+            fill_cauchy(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+        elif family == LOG_NORMAL:
+            fill_log_normal(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+        elif family == PARETO:
+            fill_pareto(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+        else:
+            tile[:n_experts, :n_lanes] = real(0.0)
+
+    return fill_noise, uniform64, normal_pair, angle
+
+
+_fill_noise32, _, _, _ = _build(
+    np.float32,
+    elementary.minus_log_complement32,
+    elementary.log32,
+    elementary.exp32,
+    elementary.sincos32,
+    wide=False,
+)
+_fill_noise64, uniform64, _normal_pair64, _angle64 = _build(
+    np.float64,
+    elementary.minus_log_complement64,
+    elementary.log64,
+    elementary.exp64,
+    elementary.sincos64,
+    wide=True,
+)
+
+
+def fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes):
+    """Fill ``tile[:n_experts, :n_lanes]`` with noise of tokens ``token, token + 1, ...`` of one step.
+
+    Rows up to the next multiple of GROUP may be overwritten with further draws.
+    """
+    fill = _fill_noise32 if tile.dtype == np.float32 else _fill_noise64
+    fill(tile, family, n_experts, shape, key0, key1, step, token, n_lanes)
+
+
+@overload(fill_noise)
+def _fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes):
+    fill = _fill_noise32 if tile.dtype.bitwidth == 32 else _fill_noise64
+
+    def chosen(tile, family, n_experts, shape, key0, key1, step, token, n_lanes):
+        fill(tile, family, n_experts, shape, key0, key1, step, token, n_lanes)
+
+    return chosen
+
+
+@inline
+def normals(key0, key1, step, stream, token, group):
+    """Two independent standard normals in float64 for one counter."""
+    x0, x1, x2, x3 = words(key0, key1, step, stream, token, group)
+    w, c = uniform64(join(x0, x1))
+    return _normal_pair64(w, c, _angle64(x2, x3), 0.0)
+
+
+@inline
+def uniforms(key0, key1, step, stream, token, group):
+    """Two independent uniforms in float64, each as its pair (w, 1 - w), for one counter."""
+    x0, x1, x2, x3 = words(key0, key1, step, stream, token, group)
+    return uniform64(join(x0, x1)), uniform64(join(x2, x3))

@@ -1,0 +1,250 @@
+"""Routing one batch: validation, and the choice of backend.
+
+`route` adds the bias, takes the K best experts of each token, and counts. The NumPy backend is the readable
+reference; the Numba backend gives the same choices, and is the default.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from balancesim.errors import InputError, unknown_name
+from balancesim.kernels.model import n_rows
+from balancesim.problem import balanced_load, check_sizes
+from balancesim.types import Float64Array, FloatArray, IntArray
+
+BACKENDS = ("numba", "numpy")
+
+_CHUNK = 8192
+"""Tokens per task: fixed, so that sums do not depend on the number of threads."""
+
+_PARALLEL_FROM = 1 << 19
+"""Scores from which a second thread pays for its start (about 0.05 ms)."""
+
+
+class Routing(NamedTuple):
+    """What `route` returns.
+
+    Attributes
+    ----------
+    loads : (E,) ndarray of int64
+        Tokens per expert; sums to T K.
+    value : float
+        Sum of the chosen biased scores, sum_i topsum_K(scores_i + bias).
+    score : float
+        Sum of the same picks without the bias, ``value - loads @ bias``.
+    experts : (T, K) ndarray of int64, or None
+        The chosen experts of each token in ascending order, where asked for.
+    """
+
+    loads: IntArray
+    value: float
+    score: float
+    experts: IntArray | None
+
+
+def route(
+    scores: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    k: int,
+    experts: bool = False,
+    backend: Literal["numba", "numpy"] | None = None,
+) -> Routing:
+    """Send each token to the K experts with the largest biased scores.
+
+    Parameters
+    ----------
+    scores : (T, E) array_like of float32 or float64
+        Token-expert affinities, higher is better. Minus infinity masks an expert for a token.
+    bias : (E,) array_like, optional
+        Added to the scores for the choice, in the scores' dtype; zero if omitted.
+    k : int
+        Experts per token, 1 <= k < E.
+    experts : bool, optional
+        Whether to return the choice itself.
+    backend : {"numba", "numpy"}, optional
+        "numba" (default), or "numpy", the reference.
+
+    Returns
+    -------
+    Routing
+        Loads, value, score and, if asked for, experts. Ties go to the lower expert index.
+
+    Raises
+    ------
+    InputError
+        If shapes, dtypes or k are wrong, a score is NaN or plus infinity, or a token has fewer than K
+        experts that are not masked.
+
+    Notes
+    -----
+    Costs one pass over the scores. Loads and choices are exact; sums are float64 sums of the biased scores as
+    rounded to the scores' dtype, the same for any number of threads.
+    """
+    array, prices = checked_scores(scores, bias, k)
+    name = "numba" if backend is None else backend
+    if name == "numba":
+        loads, value, chosen = _route_numba(array, prices, k, experts)
+    elif name == "numpy":
+        loads, value, chosen = _route_numpy(array, prices, k, experts)
+    else:
+        raise InputError(unknown_name("backend", name, BACKENDS))
+    return Routing(loads, value, value - float(loads @ prices.astype(np.float64)), chosen)
+
+
+def dual_value(
+    scores: ArrayLike, bias: ArrayLike, *, k: int, capacity: Literal["integral"] | ArrayLike | None = None
+) -> float:
+    """The dual function D(p) of the balanced assignment problem (docs/theory.md).
+
+    Parameters
+    ----------
+    scores : (T, E) array_like of float32 or float64
+        Token-expert affinities.
+    bias : (E,) array_like
+        The price p.
+    k : int
+        Experts per token.
+    capacity : None, "integral" or (E,) array_like of int, optional
+        None: every load is L = T K / E, which may be fractional. "integral": every load is the floor or the
+        ceiling of L (D_int). Integers: the load of each expert; they sum to T K.
+
+    Returns
+    -------
+    float
+        An upper bound on the value of every assignment with those loads, at any bias.
+
+    Raises
+    ------
+    InputError
+        As `route`; or if the capacity is not one of these.
+    """
+    array, prices = checked_scores(scores, bias, k)
+    n_tokens, n_experts = array.shape
+    _, value, _ = _route_numba(array, prices, k, experts=False)
+    exact = prices.astype(np.float64)
+    if capacity is None:
+        return value - balanced_load(n_tokens, n_experts, k) * float(exact.sum())
+    if isinstance(capacity, str):
+        if capacity != "integral":
+            raise InputError(f'`capacity` must be None, "integral" or (E,) integers, got {capacity!r}')
+        floor, remainder = divmod(n_tokens * k, n_experts)
+        cheapest = float(np.sort(exact)[:remainder].sum())
+        return value - float(floor) * float(exact.sum()) - cheapest
+    loads = np.asarray(capacity)
+    if loads.shape != (n_experts,) or not np.issubdtype(loads.dtype, np.integer):
+        raise InputError(
+            f"`capacity` must be (E,) = ({n_experts},) integers, got {loads.dtype} {loads.shape}"
+        )
+    if (loads < 0).any() or (loads > n_tokens).any() or loads.sum() != n_tokens * k:
+        raise InputError(
+            f"`capacity` must lie between 0 and T = {n_tokens} and sum to T K = {n_tokens * k}, "
+            f"got a sum of {loads.sum()}, least {loads.min()}, largest {loads.max()}"
+        )
+    return value - float(loads @ exact)
+
+
+def checked_scores(scores: ArrayLike, bias: ArrayLike | None, k: int) -> tuple[FloatArray, FloatArray]:
+    """Validate one batch; return its scores, C-contiguous, and its bias in the scores' dtype."""
+    array = np.asarray(scores)
+    if array.dtype not in (np.float32, np.float64):
+        raise InputError(f"`scores` must be float32 or float64, got {array.dtype}; convert them first")
+    if array.ndim != 2 or array.shape[0] == 0:
+        raise InputError(f"`scores` must be (T, E) with at least one token, got shape {array.shape}")
+    check_sizes(array.shape[1], k)
+    array = np.ascontiguousarray(array)
+    if not np.isfinite(array).all():
+        check_masks(array, k)
+    if bias is None:
+        return array, np.zeros(array.shape[1], array.dtype)
+    prices = np.asarray(bias, dtype=np.float64)
+    if prices.shape != (array.shape[1],):
+        raise InputError(f"`bias` must have one entry per expert, ({array.shape[1]},), got {prices.shape}")
+    with np.errstate(over="ignore"):
+        rounded = prices.astype(array.dtype)
+    if not np.isfinite(rounded).all():
+        worst = int(np.flatnonzero(~np.isfinite(rounded))[0])
+        raise InputError(f"`bias` must be finite in {array.dtype}, got {prices[worst]} at expert {worst}")
+    return array, rounded
+
+
+def check_masks(scores: NDArray[Any], k: int, first_token: int = 0) -> None:
+    """Raise `InputError` where a score is NaN or plus infinity, or fewer than k experts are unmasked."""
+    bad = np.isnan(scores) | (scores == np.inf)
+    if bad.any():
+        token, expert = np.argwhere(bad)[0]
+        raise InputError(
+            f"`scores` must be finite, or minus infinity for a masked expert, "
+            f"got {scores[token, expert]} at token {first_token + token}, expert {expert}"
+        )
+    available = (scores > -np.inf).sum(axis=1)
+    if available.min() < k:
+        token = int(available.argmin())
+        raise InputError(
+            f"`scores` must leave at least k = {k} experts unmasked, "
+            f"got {available[token]} at token {first_token + token}"
+        )
+
+
+def padded(bias: NDArray[Any]) -> NDArray[Any]:
+    """The bias with zeros for the rows that fill up a tile."""
+    result = np.zeros(n_rows(bias.size), bias.dtype)
+    result[: bias.size] = bias
+    return result
+
+
+def _route_numba(
+    scores: FloatArray, bias: FloatArray, k: int, experts: bool
+) -> tuple[IntArray, float, IntArray | None]:
+    from balancesim.kernels.route import route_tokens
+
+    n_tokens, n_experts = scores.shape
+    chosen = np.empty((n_tokens if experts else 0, k), np.int64)
+    prices = padded(bias)
+    starts = range(0, n_tokens, _CHUNK)
+    loads = np.zeros((len(starts), n_experts), np.int64)
+
+    def task(i: int) -> float:
+        last = min(starts[i] + _CHUNK, n_tokens)
+        value: float = route_tokens(scores, prices, k, starts[i], last, loads[i], chosen)
+        return value
+
+    if len(starts) > 1 and scores.size >= _PARALLEL_FROM and _n_threads() > 1:
+        values = list(_threads().map(task, range(len(starts))))
+    else:
+        values = [task(i) for i in range(len(starts))]
+    return loads.sum(axis=0), float(sum(values)), chosen if experts else None
+
+
+def _route_numpy(
+    scores: FloatArray, bias: FloatArray, k: int, experts: bool
+) -> tuple[IntArray, float, IntArray | None]:
+    biased = scores + bias
+    chosen = np.sort(np.argsort(-biased, axis=1, kind="stable")[:, :k], axis=1)
+    loads = np.bincount(chosen.ravel(), minlength=scores.shape[1])
+    value = float(np.take_along_axis(biased, chosen, axis=1).sum(dtype=np.float64))
+    return loads, value, chosen if experts else None
+
+
+def _n_threads() -> int:
+    return min(os.cpu_count() or 1, 8)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_n_threads(), thread_name_prefix="balancesim-route")
+
+
+def as_bias(bias: ArrayLike, n_experts: int, name: str) -> Float64Array:
+    """Return a bias as finite float64 (E,); raise `InputError` naming the argument otherwise."""
+    array = np.asarray(bias, dtype=np.float64)
+    if array.shape != (n_experts,):
+        raise InputError(f"`{name}` must have one entry per expert, ({n_experts},), got {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError(f"`{name}` must be finite, got {array[~np.isfinite(array)][0]}")
+    return array

@@ -1,0 +1,52 @@
+"""Sources of token-expert scores: synthetic families, heavy-tailed ones included, and recorded data."""
+
+from balancesim.sources.base import Source
+from balancesim.sources.custom import FromFunction, FromScipy
+from balancesim.sources.families import (
+    Cauchy,
+    Exponential,
+    Gumbel,
+    Logistic,
+    LogNormal,
+    Normal,
+    Pareto,
+    StudentT,
+    Uniform,
+)
+from balancesim.sources.recorded import Recorded
+from balancesim.sources.structured import Clustered, Drifting, Factor
+from balancesim.sources.token_stream import TokenStream
+
+__all__ = [
+    "Cauchy",
+    "Clustered",
+    "Drifting",
+    "Exponential",
+    "Factor",
+    "FromFunction",
+    "FromScipy",
+    "Gumbel",
+    "LogNormal",
+    "Logistic",
+    "Normal",
+    "Pareto",
+    "Recorded",
+    "Source",
+    "StudentT",
+    "TokenStream",
+    "Uniform",
+    "registry",
+]
+
+
+def registry() -> dict[str, type[Source]]:
+    """Return every source that a configuration can name, the installed packages' own included.
+
+    Returns
+    -------
+    dict of str to type
+        From the entry points of group ``balancesim.sources``, sorted by name.
+    """
+    from balancesim.plugins import load_group
+
+    return load_group("balancesim.sources")

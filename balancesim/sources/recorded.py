@@ -1,0 +1,160 @@
+"""Recorded scores: an array, or a .npy or .npz file, replayed in order or resampled."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from balancesim.errors import InputError
+from balancesim.rng import check_seed, philox_key
+from balancesim.routing import check_masks
+from balancesim.sources.base import Source, alias_table, check_choice, check_int, check_step
+from balancesim.types import FloatArray
+
+if TYPE_CHECKING:
+    from balancesim.kernels.model import ScoreModel
+
+_CHECK_ROWS = 1 << 14
+
+
+def _load(path: Path, array: str | None) -> NDArray[Any]:
+    """Open a recorded file without ever unpickling; a .npy file stays on disk until it is read."""
+    if not path.is_file():
+        raise InputError(f"`scores` names the file {str(path)!r}, which does not exist")
+    try:
+        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(
+            f"`scores` must be a .npy or .npz file of plain numbers; {str(path)!r} cannot be read ({error}). "
+            "Pickled objects are never loaded: save an array with numpy.save"
+        ) from error
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        names = list(loaded.files)
+        chosen = array if array is not None else (names[0] if len(names) == 1 else None)
+        if chosen not in names:
+            raise InputError(
+                f"`array` must name one of the arrays in {str(path)!r} ({', '.join(names)}), got {array!r}"
+            )
+        try:
+            member: NDArray[Any] = loaded[chosen]
+        except ValueError as error:
+            raise InputError(f"the array {chosen!r} in {str(path)!r} cannot be read ({error})") from error
+    return member
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded(Source):
+    """Scores that were recorded.
+
+    Parameters
+    ----------
+    scores : str, path or (rows, E) array of float16, float32 or float64
+        One token's scores a row; minus infinity masks an expert. A .npy file is mapped, not read at once.
+    order : {"replay", "resample"}, optional
+        "replay" takes the rows in order and ends when they are exhausted; "resample" draws rows with
+        replacement, keyed by (seed, step, token).
+    array : str, optional
+        Which array of an .npz file, if it holds several.
+    seed : int, optional
+        Key of the resampling.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, pickled or damaged, or its scores have the wrong shape, dtype or values.
+    """
+
+    name = "recorded"
+    scores: Any
+    order: Literal["replay", "resample"] = field(default="replay", kw_only=True)
+    array: str | None = field(default=None, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    n_experts: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_choice("order", self.order, ("replay", "resample"))
+        check_seed(self.seed)
+        rows = self.rows
+        if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] < 2:
+            raise InputError(
+                f"`scores` must be (rows, E) with a row and 2 experts at least, got {rows.shape}"
+            )
+        if rows.dtype not in (np.float16, np.float32, np.float64):
+            raise InputError(f"`scores` must be float16, float32 or float64, got {rows.dtype}")
+        object.__setattr__(self, "n_experts", int(rows.shape[1]))
+        for first in range(0, rows.shape[0], _CHECK_ROWS):
+            check_masks(np.asarray(rows[first : first + _CHECK_ROWS]), 1, first)
+
+    @cached_property
+    def rows(self) -> NDArray[Any]:
+        """The recorded array, (rows, E)."""
+        if isinstance(self.scores, (str, Path)):
+            return _load(Path(self.scores), self.array)
+        return np.asarray(self.scores)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float64 for float64 recordings, else float32."""
+        return np.dtype(np.float64 if self.rows.dtype == np.float64 else np.float32)
+
+    def with_seed(self, seed: int) -> Self:
+        return dataclasses.replace(self, seed=seed)
+
+    def n_steps(self, n_tokens: int) -> int | None:
+        return self.rows.shape[0] // n_tokens if self.order == "replay" else None
+
+    def batch(self, step: int, n_tokens: int) -> FloatArray:
+        check_int("n_tokens", n_tokens, 1)
+        first = check_step(step) * n_tokens
+        if self.order == "replay":
+            if first + n_tokens > self.rows.shape[0]:
+                raise InputError(
+                    f"`step` {step} of {n_tokens} tokens ends at row {first + n_tokens}, past the "
+                    f"{self.rows.shape[0]} recorded; use fewer steps or order='resample'"
+                )
+            return np.asarray(self.rows[first : first + n_tokens], dtype=self.dtype)
+        from balancesim.kernels.scores import draw_batch
+
+        drawn: FloatArray = np.empty((n_tokens, self.n_experts), self.dtype)
+        draw_batch(self._model, step, drawn)
+        return drawn
+
+    def kernel_model(self) -> "ScoreModel | None":
+        return None if self.order == "replay" else self._model
+
+    @cached_property
+    def _model(self) -> "ScoreModel":
+        from balancesim.kernels import model
+
+        key0, key1 = philox_key(self.seed)
+        n_rows = self.rows.shape[0]
+        threshold, alias = alias_table(np.ones(n_rows))
+        return model.ScoreModel(
+            n_experts=self.n_experts,
+            key0=np.uint64(key0),
+            key1=np.uint64(key1),
+            family=model.NO_NOISE,
+            shape=1.0,
+            scale=1.0,
+            transform=model.RAW,
+            phase_start=np.zeros(1, np.int64),
+            offsets=np.zeros((1, self.n_experts)),
+            walk_rate=0.0,
+            row_mode=model.DRAWN_ROWS,
+            row_origin=0,
+            phase_row=np.array([0, n_rows], np.int64),
+            alias_threshold=threshold,
+            alias_row=alias,
+            table=np.ascontiguousarray(self.rows, dtype=self.dtype),
+            loadings=np.zeros((self.n_experts, 0)),
+        )
+
+    def describe(self) -> str:
+        origin = Path(self.scores).name if isinstance(self.scores, (str, Path)) else "array"
+        return f"Recorded {origin} ({self.order})"

@@ -1,0 +1,48 @@
+"""One pass of the dual against plain counting."""
+
+import math
+
+import numpy as np
+import pytest
+
+from balancesim import sources
+from balancesim.kernels.dual import dual_pass
+from balancesim.kernels.model import LANES, n_rows
+from balancesim.routing import padded
+from tests import naive
+
+WIDTH = 0.2
+
+
+def near_ties(scores, bias, k):
+    """Tokens whose K-th and next biased scores are within the width, by the pair of experts."""
+    counts = np.zeros((scores.shape[1],) * 2, np.int64)
+    for row in scores + bias:
+        order = sorted(range(row.size), key=lambda e: -row[e])
+        if row[order[k - 1]] - row[order[k]] < WIDTH:
+            counts[order[k - 1], order[k]] += 1
+    return counts
+
+
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize(
+    "source", [sources.Normal(n_experts=10), sources.Pareto(n_experts=9, tail_index=0.1)]
+)
+def test_equals_plain_counting(source, k):
+    n_tokens, n_steps = 20, 2
+    dtype = source.batch(0, 1).dtype
+    bias = np.linspace(-0.5, 0.5, source.n_experts).astype(dtype)
+    previous = np.zeros(source.n_experts, dtype)
+    loads = np.zeros(source.n_experts, np.int64)
+    counts = np.zeros((source.n_experts,) * 2, np.int64)
+    tile = np.zeros((n_rows(source.n_experts), LANES), dtype)
+    change = dual_pass(
+        source.kernel_model(), tile, 0, n_steps - 1, n_tokens, k,
+        padded(bias), padded(previous), 1e3, WIDTH, loads, counts,
+    )  # fmt: skip
+    scores = np.concatenate([source.batch(step, n_tokens) for step in range(n_steps)])
+    assert loads.tolist() == naive.loads_of(naive.choose(scores, bias, k), source.n_experts)
+    assert (counts == near_ties(scores, bias, k)).all()
+    # Scores up to 1e3 are differenced as rounded to the dtype, K of them a token.
+    tolerance = 2e3 * float(np.finfo(dtype).eps) * k * len(scores)
+    assert change == pytest.approx(math.fsum(naive.difference(scores, bias, previous, k)), abs=tolerance)

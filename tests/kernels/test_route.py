@@ -1,0 +1,74 @@
+"""The running top-K, counting and tie repair against the naive twin."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from balancesim.kernels.model import LANES
+from balancesim.kernels.route import route_tokens
+from balancesim.routing import padded
+from tests import naive
+from tests.conftest import INTERPRETED
+from tests.strategies import batches
+
+
+def route(scores, bias, k, experts=True):
+    loads = np.zeros(scores.shape[1], np.int64)
+    chosen = np.full((scores.shape[0] if experts else 0, k), -1)
+    value = route_tokens(
+        np.ascontiguousarray(scores), padded(bias.astype(scores.dtype)), k, 0, len(scores), loads, chosen
+    )
+    return loads, value, chosen
+
+
+def check(scores, bias, k):
+    loads, value, chosen = route(scores, bias, k)
+    expected = naive.choose(scores, bias, k)
+    assert chosen.tolist() == expected
+    assert loads.tolist() == naive.loads_of(expected, scores.shape[1])
+    sums = naive.top_sums(scores, bias, k)
+    # Each addend is exact in float64; T K additions round by half an ulp of the running sum.
+    assert value == pytest.approx(sum(sums), abs=1e-15 * len(sums) * k * max(1.0, float(np.abs(sums).max())))
+
+
+@given(batches(masks=True))
+def test_equals_naive_with_ties(batch):
+    check(*batch)
+
+
+EXPERTS = (2, 3, 9, 17) if INTERPRETED else (2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65)
+TOKENS = (1, 9) if INTERPRETED else (1, 7, 8, 9, LANES - 1, LANES, LANES + 1, 2 * LANES + 3)
+
+
+@pytest.mark.parametrize("n_experts", EXPERTS)
+@pytest.mark.parametrize("n_tokens", TOKENS)
+def test_every_k_across_block_borders(n_experts, n_tokens):
+    rng = np.random.default_rng(n_experts * 1000 + n_tokens)
+    ranks = range(1, n_experts) if n_experts <= 17 else (1, 2, 3, 5, 8, 9, 16, 17, n_experts - 1)
+    for k in ranks:
+        scores = rng.integers(-6, 7, (n_tokens, n_experts)) / 4
+        check(scores.astype(np.float32 if k % 2 else np.float64), rng.integers(-4, 5, n_experts) / 4, k)
+
+
+def test_all_scores_tied():
+    scores = np.zeros((5, 10), np.float32)
+    loads, _, chosen = route(scores, np.zeros(10), 3)
+    assert loads.tolist() == [5, 5, 5] + [0] * 7
+    assert chosen.tolist() == [[0, 1, 2]] * 5
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_heavy_tails_and_extremes(dtype):
+    rng = np.random.default_rng(3)
+    scores = (rng.pareto(0.5, (60, 12)) * rng.choice([-1, 1], (60, 12))).astype(dtype)
+    scores[0, :3] = np.finfo(dtype).max * np.array([0.5, -0.5, 0.25], dtype)
+    scores[1, :3] = np.finfo(dtype).tiny * np.array([1, 0.5, 0], dtype)
+    for k in (1, 2, 5, 8, 11):
+        assert route(scores, np.zeros(12), k)[2].tolist() == naive.choose(scores, np.zeros(12), k)
+
+
+def test_without_experts_gives_the_same():
+    scores = np.random.default_rng(0).standard_normal((50, 20)).astype(np.float32)
+    with_experts, without = route(scores, np.zeros(20), 4), route(scores, np.zeros(20), 4, experts=False)
+    assert (with_experts[0] == without[0]).all()
+    assert with_experts[1] == without[1]

@@ -1,0 +1,114 @@
+"""Slow, obvious twins of the kernels: the oracle for every backend."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+MASK = 0xFFFFFFFF
+
+
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, ...]:
+    """Philox4x32-10 in Python integers, as Salmon et al. (2011) print it."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & MASK, (p0 >> 32) ^ c3 ^ k1, p0 & MASK
+        k0, k1 = (k0 + 0x9E3779B9) & MASK, (k1 + 0xBB67AE85) & MASK
+    return c0, c1, c2, c3
+
+
+def choose(scores: Any, bias: Any, k: int) -> list[list[int]]:
+    """Each token's K experts by (biased score, lower index), ascending."""
+    chosen = []
+    for row in np.asarray(scores):
+        biased = [x + b for x, b in zip(row, np.asarray(bias).astype(row.dtype), strict=True)]
+        order = sorted(range(len(biased)), key=lambda e: (-biased[e], e))
+        chosen.append(sorted(order[:k]))
+    return chosen
+
+
+def loads_of(chosen: list[list[int]], n_experts: int) -> list[int]:
+    loads = [0] * n_experts
+    for experts in chosen:
+        for e in experts:
+            loads[e] += 1
+    return loads
+
+
+def top_sums(scores: Any, bias: Any, k: int) -> list[float]:
+    """Each token's sum of its K largest biased scores, in float64."""
+    rows = np.asarray(scores)
+    bias = np.asarray(bias).astype(rows.dtype)
+    return [
+        math.fsum(float(row[e] + bias[e]) for e in experts)
+        for row, experts in zip(rows, choose(rows, bias, k), strict=True)
+    ]
+
+
+def difference(scores: Any, p: Any, q: Any, k: int) -> list[float]:
+    """S5's membership form, in exact sums: topsum_K(x + p) - topsum_K(x + q) of each token."""
+    rows = np.asarray(scores)
+    p, q = np.asarray(p).astype(rows.dtype), np.asarray(q).astype(rows.dtype)
+    result = []
+    for row, with_p, with_q in zip(rows, choose(rows, p, k), choose(rows, q, k), strict=True):
+        parts = []
+        for e in range(row.size):
+            if e in with_p and e in with_q:
+                parts.append(float(p[e]) - float(q[e]))
+            elif e in with_p:
+                parts.append(float(row[e] + p[e]))
+            elif e in with_q:
+                parts.append(-float(row[e] + q[e]))
+        result.append(math.fsum(parts))
+    return result
+
+
+def project(price: Any, radius: float) -> Any:
+    """Project onto {sum p = 0, |p_k| <= radius}: try every interval between the shift's breakpoints."""
+    breakpoints = sorted({x - radius for x in price} | {x + radius for x in price})
+    for low, high in itertools.pairwise(breakpoints):
+        middle = 0.5 * (low + high)
+        free = [x for x in price if abs(x - middle) < radius]
+        fixed = sum(math.copysign(radius, x - middle) for x in price if abs(x - middle) >= radius)
+        if not free:
+            continue
+        shift = (math.fsum(free) + fixed) / len(free)
+        if low <= shift <= high:
+            return np.array([min(max(x - shift, -radius), radius) for x in price])
+    return np.zeros(len(price))
+
+
+def step_size(schedule: str, size: float, n: int, delay: int) -> float:
+    return {"harmonic": size / (n + delay), "sqrt": size / math.sqrt(n + delay)}.get(schedule, size)
+
+
+def simulate(source: Any, rule: Any, q: Any, n_tokens: int, k: int, horizon: int) -> dict[str, list[Any]]:
+    """The loop as the definitions read, one batch at a time, every step kept."""
+    n_experts = source.n_experts
+    price = np.zeros(n_experts)
+    rows: dict[str, list[Any]] = {"loads": [], "bias": [], "regret": [], "score_lost": [], "top_score": []}
+    regret = lost = top = 0.0
+    for n in range(1, horizon + 1):
+        scores = source.batch(n - 1, n_tokens)
+        used = price.astype(scores.dtype).astype(np.float64)
+        reference = np.asarray(q).astype(scores.dtype).astype(np.float64)
+        loads = np.array(loads_of(choose(scores, used, k), n_experts))
+        gained = math.fsum(difference(scores, used, reference, k)) / n_tokens
+        regret += gained - k / n_experts * (used.sum() - reference.sum())
+        zero = np.zeros(n_experts)
+        lost += (math.fsum(difference(scores, zero, used, k)) + float(loads @ used)) / n_tokens
+        top += math.fsum(top_sums(scores, zero, k)) / n_tokens
+        violation = (loads - n_tokens * k / n_experts) / n_tokens
+        if rule is not None:
+            direction = np.sign(violation) if rule.schedule == "sign" else violation
+            price = price - step_size(rule.schedule, rule.step_size, n, rule.delay) * direction
+            if rule.recentre or rule.radius is not None:
+                price = price - price.mean()
+            if rule.radius is not None and np.abs(price).max() > rule.radius:
+                price = project(price, rule.radius)
+        for name, value in zip(rows, (loads, price, regret, lost, top), strict=True):
+            rows[name].append(value)
+    return rows
