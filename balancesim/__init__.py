@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from balancesim import balancers, sources, theory
     from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
     from balancesim.routing import dual_value, route
-    from balancesim.simulate import simulate
+    from balancesim.simulation import simulate
 
 __version__ = "0.1.0"
 
@@ -33,7 +33,7 @@ _HOMES = {
     "dual_value": "balancesim.routing",
     "max_violation": "balancesim.problem",
     "route": "balancesim.routing",
-    "simulate": "balancesim.simulate",
+    "simulate": "balancesim.simulation",
 }
 _MODULES = ("balancers", "sources", "theory")
 

@@ -131,8 +131,9 @@ def _solve(laplacian: Float64Array, gradient: Float64Array) -> Float64Array:
 def _boundary_width(source: Source, k: int) -> float:
     """A first near-tie width: the median gap at the K-th place of a pilot batch."""
     ordered = np.sort(pilot(source).astype(np.float64), axis=1)
-    gaps = ordered[:, -k] - ordered[:, -k - 1]
-    positive = gaps[np.isfinite(gaps) & (gaps > 0)]
+    kth, following = ordered[:, -k], ordered[:, -k - 1]
+    apart = (following > -np.inf) & (kth > following)
+    positive = kth[apart] - following[apart]
     return float(np.median(positive)) if positive.size else 1.0
 
 

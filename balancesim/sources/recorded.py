@@ -13,6 +13,7 @@ from balancesim.errors import InputError
 from balancesim.rng import check_seed, philox_key
 from balancesim.routing import check_masks
 from balancesim.sources.base import Source, alias_table, check_choice, check_int, check_step
+from balancesim.sources.files import is_archive, read_npy, read_npz
 from balancesim.types import FloatArray
 
 if TYPE_CHECKING:
@@ -22,30 +23,18 @@ _CHECK_ROWS = 1 << 14
 
 
 def _load(path: Path, array: str | None) -> NDArray[Any]:
-    """Open a recorded file without ever unpickling; a .npy file stays on disk until it is read."""
+    """Open a recorded file; a .npy file stays on disk until its rows are read."""
     if not path.is_file():
         raise InputError(f"`scores` names the file {str(path)!r}, which does not exist")
-    try:
-        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    if not is_archive(path):
+        return read_npy(path)
+    arrays = read_npz(path)
+    chosen = next(iter(arrays)) if array is None and len(arrays) == 1 else array
+    if chosen not in arrays:
         raise InputError(
-            f"`scores` must be a .npy or .npz file of plain numbers; {str(path)!r} cannot be read ({error}). "
-            "Pickled objects are never loaded: save an array with numpy.save"
-        ) from error
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        names = list(loaded.files)
-        chosen = array if array is not None else (names[0] if len(names) == 1 else None)
-        if chosen not in names:
-            raise InputError(
-                f"`array` must name one of the arrays in {str(path)!r} ({', '.join(names)}), got {array!r}"
-            )
-        try:
-            member: NDArray[Any] = loaded[chosen]
-        except ValueError as error:
-            raise InputError(f"the array {chosen!r} in {str(path)!r} cannot be read ({error})") from error
-    return member
+            f"`array` must name one of the arrays in {str(path)!r} ({', '.join(arrays)}), got {array!r}"
+        )
+    return arrays[chosen]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import numpy as np
 
 from balancesim.errors import InputError, unknown_name
 from balancesim.sources.base import alias_table, check_int, check_positive
+from balancesim.sources.files import is_archive, read_npz
 from balancesim.sources.structured import NoisySource
 from balancesim.types import Float64Array, IntArray
 
@@ -27,6 +28,7 @@ BUNDLED = {
 """Counts that come with the package (their origin and licence: sources/data/olmoe/README.md)."""
 
 BUNDLED_EXPERTS = 64
+_PARTS = ("token", "expert", "count")
 
 
 class TokenCounts(NamedTuple):
@@ -66,19 +68,15 @@ def read_counts(name: str, layer: int, n_experts: int) -> TokenCounts:
         raise InputError(
             f"`counts` must be an .npz file or a bundled name: {unknown_name('name', name, BUNDLED)}"
         )
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            layers = sorted({key.split("_")[0].removeprefix("layer") for key in arrays.files})
-            if f"layer{layer}_token" not in arrays.files:
-                raise InputError(f"`layer` must be one of {', '.join(layers)} in {name!r}, got {layer}")
-            token, expert, count = (
-                np.asarray(arrays[f"layer{layer}_{part}"]).astype(np.int64)
-                for part in ("token", "expert", "count")
-            )
-    except (OSError, EOFError, KeyError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"`counts` file {str(path)!r} cannot be read as token counts ({error})") from error
+    arrays = read_npz(path) if is_archive(path) else {}
+    layers = sorted({key.split("_")[0].removeprefix("layer") for key in arrays if key.startswith("layer")})
+    missing = [key for key in (f"layer{layer}_{part}" for part in _PARTS) if key not in arrays]
+    if missing:
+        raise InputError(
+            f"`layer` must be one of those in {name!r} ({', '.join(layers) or 'none'}), got {layer}: "
+            f"the file has no {', '.join(missing)}"
+        )
+    token, expert, count = (arrays[f"layer{layer}_{part}"].astype(np.int64) for part in _PARTS)
     if token.size == 0 or not token.shape == expert.shape == count.shape:
         raise InputError(
             f"`counts` file {str(path)!r} must hold three arrays of one length, got {token.shape}"

@@ -5,7 +5,7 @@ import pytest
 
 from balancesim import sources
 from balancesim.balancers import AlfLB, NoBalance
-from balancesim.simulate import simulate
+from balancesim.simulation import simulate
 from tests import naive
 from tests.conftest import INTERPRETED
 

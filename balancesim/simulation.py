@@ -238,8 +238,10 @@ def record_steps(horizon: int, n_records: int) -> IntArray:
     Returns
     -------
     (R,) ndarray of int64
-        Ascending; R <= n_records.
+        Ascending; R <= n_records, and every step where ``n_records`` allows it.
     """
+    if n_records >= horizon:
+        return np.arange(1, horizon + 1)
     return np.unique(np.round(np.geomspace(1.0, horizon, n_records)).astype(np.int64))
 
 

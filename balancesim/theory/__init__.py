@@ -1,0 +1,17 @@
+"""What the theory says, computed: curvature, regret bounds, growth, sampling noise (labels of theory.md)."""
+
+from balancesim.theory.growth import GrowthFit, fit_growth
+from balancesim.theory.modulus import boundary_spread, modulus
+from balancesim.theory.regret import power_exponent, regret_bound, sharp_slope
+from balancesim.theory.sampling import max_violation_floor
+
+__all__ = [
+    "GrowthFit",
+    "boundary_spread",
+    "fit_growth",
+    "max_violation_floor",
+    "modulus",
+    "power_exponent",
+    "regret_bound",
+    "sharp_slope",
+]

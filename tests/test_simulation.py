@@ -1,0 +1,286 @@
+"""Runs: shared draws, outcomes and their causes, comparators, bad input, memory."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import balancesim as bs
+from balancesim import simulation as module
+from balancesim.balancers import AlfLB, NoBalance, PriceRule
+from balancesim.errors import InputError
+from balancesim.simulation import Outcome, record_steps, simulate
+from balancesim.sources import FromFunction, Normal, Pareto, Recorded, TokenStream, Uniform
+
+SOURCE = Normal(n_experts=8, offsets="iqr", seed=3)
+RULES = [NoBalance(), AlfLB(schedule="sign", step_size=0.01), AlfLB(step_size=3.0)]
+SHORT = {"n_tokens": 60, "k": 2, "horizon": 40}
+COLUMNS = ("steps", "loads", "window_loads", "bias", "max_violation", "mean_max_violation", "regret",
+           "score_lost", "top_score")  # fmt: skip
+
+
+def same(first, second):
+    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in COLUMNS)
+
+
+@pytest.mark.parametrize("source", [SOURCE, Pareto(n_experts=8, tail_index=0.05), TokenStream()])
+def test_a_rule_has_the_same_bits_alone_and_among_others(source):
+    together = simulate(RULES, source, **SHORT)
+    assert all(same(run, simulate(run.rule, source, **SHORT)) for run in together)
+    backwards = simulate(RULES[::-1], source, **SHORT)
+    assert all(same(a, b) for a, b in zip(together, backwards[::-1], strict=True))
+
+
+def test_where_kernel_calls_end_changes_no_bit(monkeypatch):
+    whole = simulate(RULES, SOURCE, **SHORT)
+    monkeypatch.setattr(module, "_SCORES_PER_CALL", 1)
+    assert all(same(a, b) for a, b in zip(whole, simulate(RULES, SOURCE, **SHORT), strict=True))
+
+
+def test_seed_replaces_the_sources_own():
+    assert same(simulate(RULES[1], SOURCE, **SHORT, seed=9), simulate(RULES[1], SOURCE.with_seed(9), **SHORT))
+    assert not same(simulate(RULES[1], SOURCE, **SHORT, seed=9), simulate(RULES[1], SOURCE, **SHORT))
+
+
+def test_python_made_and_replayed_scores_give_the_same_bits():
+    """The same scores through the kernel's own draws, a function, an array and a file."""
+    n_steps = SHORT["horizon"]
+    rows = np.concatenate([SOURCE.batch(step, 60) for step in range(n_steps)])
+    q = np.zeros(8)
+    drawn = simulate(RULES, SOURCE, **SHORT, comparator=q)
+    replayed = simulate(RULES, Recorded(rows), **SHORT, comparator=q)
+    assert all(same(a, b) for a, b in zip(drawn, replayed, strict=True))
+
+
+def test_record_rows():
+    run = simulate(RULES[2], SOURCE, n_tokens=30, k=3, horizon=500, n_records=12)
+    assert run.steps[0] == 1
+    assert run.steps[-1] == 500
+    assert (run.loads.sum(axis=1) == 90).all()
+    since = np.diff(run.steps, prepend=0)
+    assert (run.window_loads.sum(axis=1) == 90 * since).all()
+    np.testing.assert_allclose(run.max_violation, bs.max_violation(run.loads))
+    assert run.mean_max_violation[0] == run.max_violation[0]
+    assert (np.diff(run.top_score) > 0).all()
+    assert (run.score_kept <= 1.0).all()
+
+
+def test_score_lost_is_what_route_finds():
+    run = simulate(
+        AlfLB(schedule="constant", step_size=2.0), SOURCE, n_tokens=50, k=2, horizon=2, n_records=9
+    )
+    scores = SOURCE.batch(1, 50)
+    free, routed = bs.route(scores, k=2), bs.route(scores, run.bias[0], k=2)
+    first = bs.route(SOURCE.batch(0, 50), k=2)
+    np.testing.assert_allclose(run.score_lost[0], 0.0, atol=1e-12)
+    # Fifty tokens' sums of two float32 scores of order one.
+    np.testing.assert_allclose(np.diff(run.score_lost)[0] * 50, free.score - routed.score, atol=1e-4)
+    np.testing.assert_allclose(run.top_score * 50, [first.score, first.score + free.score], rtol=1e-6)
+
+
+@given(st.integers(1, 10**6), st.integers(2, 200))
+def test_record_steps(horizon, n_records):
+    steps = record_steps(horizon, n_records)
+    assert steps[0] == 1
+    assert steps[-1] == horizon
+    assert (np.diff(steps) > 0).all()
+    assert len(steps) <= n_records
+
+
+class TestOutcomes:
+    def test_horizon(self):
+        run = simulate(RULES[2], SOURCE, **SHORT)
+        assert run.status.outcome is Outcome.HORIZON_REACHED
+        assert run.status.step == 40
+        assert "40 steps" in run.status.reason
+
+    @pytest.mark.parametrize(
+        ("rule", "step"),
+        [
+            (AlfLB(schedule="constant", step_size=1e300), 1),  # beyond float32
+            (AlfLB(schedule="constant", step_size=1.7e308, recentre=True), 1),
+            (AlfLB(schedule="sign", step_size=1e35), 4),  # grows step by step
+        ],
+    )
+    def test_bias_not_finite(self, rule, step):
+        runs = simulate([RULES[1], rule], Normal(n_experts=3, offsets=(0, 1e36, 2e36)), **SHORT)
+        assert runs[0].status.outcome is Outcome.HORIZON_REACHED
+        assert runs[1].status.outcome is Outcome.BIAS_NOT_FINITE
+        assert runs[1].status.step == step
+        assert f"at step {step} of 40" in runs[1].status.reason
+        assert "lower the step size" in runs[1].status.reason
+        assert runs[1].steps[-1] <= step
+        assert len(runs[1].steps) == len(runs[1].regret) == len(runs[1].loads)
+
+    def test_bias_not_finite_in_python(self):
+        @dataclass(frozen=True)
+        class Exploding(PriceRule):
+            name = "exploding"
+
+            def init(self, n_experts, k):
+                return np.zeros((k, n_experts))[0]
+
+            def bias(self, state):
+                return state
+
+            def update(self, state, loads, probabilities):
+                assert probabilities is None
+                return state + np.where(loads == loads.max(), np.inf, 0.0)
+
+        run = simulate(Exploding(), SOURCE, **SHORT)
+        assert run.status.outcome is Outcome.BIAS_NOT_FINITE
+        assert run.status.step == 1
+
+    def test_data_exhausted(self):
+        rows = np.random.default_rng(0).standard_normal((130, 8))
+        run = simulate(RULES[2], Recorded(rows), **SHORT)
+        assert run.status.outcome is Outcome.DATA_EXHAUSTED
+        assert run.status.step == 2
+        assert run.steps.tolist() == [1, 2]
+        assert "after step 2 of 40" in run.status.reason
+
+    def test_resampling_never_exhausts(self):
+        rows = np.random.default_rng(0).standard_normal((13, 8))
+        run = simulate(RULES[2], Recorded(rows, order="resample"), **SHORT)
+        assert run.status.outcome is Outcome.HORIZON_REACHED
+
+
+def test_a_rule_in_python_equals_its_kernel_twin():
+    @dataclass(frozen=True)
+    class InPython(PriceRule):
+        name = "in-python"
+        twin: AlfLB
+
+        def init(self, n_experts, k):
+            return self.twin.init(n_experts, k)
+
+        def bias(self, state):
+            return self.twin.bias(state)
+
+        def update(self, state, loads, probabilities):
+            return self.twin.update(state, loads, probabilities)
+
+    for twin in (AlfLB(schedule="sqrt", step_size=2.0), AlfLB(step_size=5.0, radius=0.3, delay=2)):
+        compiled, interpreted = simulate([twin, InPython(twin)], SOURCE, **SHORT)
+        assert same(compiled, interpreted)
+
+
+class TestComparators:
+    def test_population_where_known(self):
+        run = simulate(RULES[0], SOURCE, **SHORT)
+        assert run.comparator.kind == "population"
+        np.testing.assert_allclose(run.comparator.bias, SOURCE.population_bias())
+
+    def test_hindsight_elsewhere_and_on_request(self):
+        for source, comparator in ((TokenStream(), "auto"), (SOURCE, "hindsight")):
+            runs = simulate(RULES, source, **SHORT, comparator=comparator)
+            assert {run.comparator.kind for run in runs} == {"hindsight"}
+            # The best fixed bias beats every fixed bias, so the rule that never moves has regret.
+            assert runs[0].regret[-1] > 0.0
+
+    def test_given(self):
+        run = simulate(RULES[0], SOURCE, **SHORT, comparator=np.zeros(8))
+        assert run.comparator.kind == "given"
+        assert (run.regret == 0.0).all()
+
+    def test_regret_of_the_comparator_itself_is_zero(self):
+        source = Normal(n_experts=8, seed=1)
+        assert (simulate(RULES[0], source, **SHORT).regret == 0.0).all()
+
+
+def test_regret_against_a_plain_difference():
+    """Realised regret is the difference of two dual sums, where those are small enough to subtract."""
+    source = FromFunction(lambda u: u, n_experts=5, seed=2)
+    rule, q = AlfLB(schedule="constant", step_size=1.0), np.linspace(-0.2, 0.2, 5)
+    run = simulate(rule, source, n_tokens=40, k=2, horizon=30, comparator=q, n_records=60)
+    total, bias = 0.0, np.zeros(5)
+    for step in range(30):
+        scores = source.batch(step, 40)
+        total += (bs.dual_value(scores, bias, k=2) - bs.dual_value(scores, q, k=2)) / 40
+        bias = run.bias[step]
+        assert run.regret[step] == pytest.approx(total, abs=1e-12)
+
+
+def test_auto_step_size():
+    source = Uniform(n_experts=8)
+    run = simulate(AlfLB(step_size="auto"), source, **SHORT)
+    assert run.rule.step_size == pytest.approx(7 / 8)
+    for unknown in (TokenStream(), Normal(n_experts=8, transform="softmax")):
+        with pytest.raises(InputError, match='"auto" needs a source whose modulus is known'):
+            simulate(AlfLB(step_size="auto"), unknown, **SHORT)
+
+
+def test_progress_reaches_the_end():
+    seen = []
+    simulate(RULES, SOURCE, **SHORT, progress=seen.append)
+    assert seen[-1] == 40
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rule": []}, "non-empty sequence"),
+        ({"rule": "alf-lb"}, "`rule` must be a PriceRule, got 'a'"),
+        ({"source": "normal"}, "`source` must be a Source"),
+        ({"k": 8}, "`k` must satisfy 1 <= k < n_experts = 8, got 8"),
+        ({"k": 0}, "got 0"),
+        ({"n_tokens": 0}, "`n_tokens` must be at least 1"),
+        ({"horizon": 0}, "`horizon` must be at least 1"),
+        ({"n_records": 1}, "`n_records` must be at least 2"),
+        ({"seed": -1}, "`seed` must not be negative"),
+        ({"comparator": "best"}, "`comparator` must be"),
+        ({"comparator": np.zeros(3)}, r"`comparator` must have one entry per expert, \(8,\), got \(3,\)"),
+        ({"comparator": np.full(8, np.nan)}, "`comparator` must be finite"),
+        ({"source": TokenStream(), "comparator": "population"}, "is not known for TokenStream"),
+        ({"source": Recorded(np.zeros((5, 8)))}, "more than the recording holds"),
+        ({"source": Recorded(np.where(np.arange(8) < 7, -np.inf, np.zeros((90, 8))))}, "at least k = 2"),
+        (
+            {"source": Recorded(np.where(np.arange(8) < 7, -np.inf, np.zeros((90, 8))), order="resample")},
+            "at least k = 2",
+        ),
+    ],
+)
+def test_bad_input(change, message):
+    arguments = {"rule": RULES[0], "source": SOURCE, **SHORT, **change}
+    with pytest.raises(InputError, match=message):
+        simulate(arguments.pop("rule"), arguments.pop("source"), **arguments)
+
+
+def test_masked_experts_get_nothing():
+    rows = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
+    rows[:, 5] = -np.inf
+    run = simulate(AlfLB(schedule="sign", step_size=0.1), Recorded(rows), n_tokens=60, k=2, horizon=5)
+    assert (run.loads[:, 5] == 0).all()
+    assert np.isfinite(run.regret).all()
+
+
+def test_a_rule_that_needs_probabilities_is_refused():
+    class Gradient(NoBalance):
+        needs_probabilities = True
+
+    with pytest.raises(InputError, match="needs router probabilities"):
+        simulate(Gradient(), SOURCE, **SHORT)
+
+
+PEAK = """
+import resource, sys
+from balancesim.balancers import AlfLB
+from balancesim.simulation import simulate
+from balancesim.sources import Normal
+simulate(AlfLB(step_size=1.0), Normal(n_experts=4), n_tokens=4, k=1, horizon=int(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_horizon():
+    def peak(horizon):
+        command = [sys.executable, "-c", PEAK, str(horizon)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    peak(10)  # fills the cache of compiled kernels
+    assert peak(100_000) < 1.1 * peak(1_000)
