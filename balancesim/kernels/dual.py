@@ -45,14 +45,14 @@ def dual_pass(model, tile, first, last, n_tokens, k, bias, previous, limit, widt
     scratch = np.empty(LANES, tile.dtype)
     second = np.empty(LANES, tile.dtype)
     wide = np.empty(LANES, np.int64)
-    rows = np.empty(LANES, np.int64)
+    words = np.empty((4, LANES), np.uint32)
     sums = np.zeros(LANES)
     offsets = np.empty(n_experts)
     for step in range(first, last + 1):
         offsets_at(model, step, offsets)
         for token in range(0, n_tokens, LANES):
             n_lanes = min(LANES, n_tokens - token)
-            draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, rows)
+            draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words)
             find_top(tile, previous, k, previous_top, group, n_lanes)
             find_top(tile, bias, k, top, group, n_lanes)
             n_wide = find_wide(previous_top, k, n_lanes, limit, wide)

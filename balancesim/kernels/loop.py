@@ -107,7 +107,7 @@ def run_steps(model, rules, tally, record, workspace, first, last, n_tokens, k, 
     group = np.empty((8, LANES), tile.dtype)
     scratch = np.empty(LANES, tile.dtype)
     wide = np.empty(LANES, np.int64)
-    rows = np.empty(LANES, np.int64)
+    words = np.empty((4, LANES), np.uint32)
     offsets = np.empty(n_experts)
     balanced = n_tokens * k / n_experts
     comparator_sum = 0.0
@@ -124,7 +124,7 @@ def run_steps(model, rules, tally, record, workspace, first, last, n_tokens, k, 
                     tally.price_sum[s] += np.float64(bias[s, e]) - np.float64(comparator[e])
         for token in range(0, n_tokens, LANES):
             n_lanes = min(LANES, n_tokens - token)
-            draw_tile(model, offsets, tile, step - 1, token, n_lanes, n_tokens, rows)
+            draw_tile(model, offsets, tile, step - 1, token, n_lanes, n_tokens, words)
             find_top(tile, unbiased, k, base_top, group, n_lanes)
             find_top(tile, comparator, k, best_top, group, n_lanes)
             n_wide = find_wide(base_top, k, n_lanes, limit, wide)

@@ -31,18 +31,28 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _STEP_SHIFT = np.uint64(8)
 
 
-@inline
-def words(key0, key1, step, stream, token, group):
-    """The four random words of one counter; steps and tokens may use 56 and 32 bits."""
+@inner
+def draw_words(key0, key1, step, stream, token, group, n_lanes, words):
+    """Write the four random words of each lane's counter into ``words`` (4, LANES) uint32.
+
+    Kept out of the loops that use the words, so that Philox is compiled once and not once per family.
+    """
     low_step = np.uint64(step) & _LOW
     high_step = (np.uint64(step) >> _HALF) << _STEP_SHIFT
-    return philox(np.uint64(token), np.uint64(group), low_step, np.uint64(stream) | high_step, key0, key1)
+    for t in range(n_lanes):
+        x0, x1, x2, x3 = philox(
+            np.uint64(token + t), np.uint64(group), low_step, np.uint64(stream) | high_step, key0, key1
+        )
+        words[0, t] = np.uint32(x0)
+        words[1, t] = np.uint32(x1)
+        words[2, t] = np.uint32(x2)
+        words[3, t] = np.uint32(x3)
 
 
 @inline
 def join(high, low):
     """One 64-bit word from two of 32."""
-    return (high << _HALF) | low
+    return (np.uint64(high) << _HALF) | np.uint64(low)
 
 
 def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any, *, wide: bool) -> Any:
@@ -53,7 +63,7 @@ def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any
 
     @inline
     def uniform32(word):
-        return (real(np.uint32(word)) + half) * tiny32, (real(np.uint32(word ^ _LOW)) + half) * tiny32
+        return (real(word) + half) * tiny32, (real(np.uint32(~word)) + half) * tiny32
 
     @inline
     def uniform64(word):
@@ -64,7 +74,7 @@ def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any
         """A uniform angle in quarter turns, in [-2, 2)."""
         if wide:
             return real(np.int64(join(high, low))) * real(2.0**-62)
-        return real(np.int32(np.uint32(high))) * quarter
+        return real(np.int32(high)) * quarter
 
     @inline
     def finite(x):
@@ -116,71 +126,63 @@ def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any
 
     def fill_one_word(value: Any) -> Any:
         @inner
-        def fill(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+        def fill(tile, n_experts, shape, key0, key1, step, token, n_lanes, words):
             a = real(shape)
             for group in range((n_experts + 3) // 4):
-                e = 4 * group
-                for t in range(n_lanes):
-                    x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, group)
-                    w0, c0 = uniform32(x0)
-                    w1, c1 = uniform32(x1)
-                    w2, c2 = uniform32(x2)
-                    w3, c3 = uniform32(x3)
-                    tile[e, t] = value(w0, c0, a)
-                    tile[e + 1, t] = value(w1, c1, a)
-                    tile[e + 2, t] = value(w2, c2, a)
-                    tile[e + 3, t] = value(w3, c3, a)
+                draw_words(key0, key1, step, STREAM_NOISE, token, group, n_lanes, words)
+                for i in range(4):
+                    for t in range(n_lanes):
+                        w, c = uniform32(words[i, t])
+                        tile[4 * group + i, t] = value(w, c, a)
 
         return fill
 
     def fill_two_words(value: Any) -> Any:
         @inner
-        def fill(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+        def fill(tile, n_experts, shape, key0, key1, step, token, n_lanes, words):
             a = real(shape)
             for group in range((n_experts + 1) // 2):
-                e = 2 * group
-                for t in range(n_lanes):
-                    x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, group)
-                    w0, c0 = uniform64(join(x0, x1))
-                    w1, c1 = uniform64(join(x2, x3))
-                    tile[e, t] = value(w0, c0, a)
-                    tile[e + 1, t] = value(w1, c1, a)
+                draw_words(key0, key1, step, STREAM_NOISE, token, group, n_lanes, words)
+                for i in range(2):
+                    for t in range(n_lanes):
+                        w, c = uniform64(join(words[2 * i, t], words[2 * i + 1, t]))
+                        tile[2 * group + i, t] = value(w, c, a)
 
         return fill
 
     @inner
-    def fill_normal_one_word(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+    def fill_normal_one_word(tile, n_experts, shape, key0, key1, step, token, n_lanes, words):
         a = real(shape)
         for group in range((n_experts + 3) // 4):
-            e = 4 * group
-            for t in range(n_lanes):
-                x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, group)
-                w0, c0 = uniform32(x0)
-                w2, c2 = uniform32(x2)
-                tile[e, t], tile[e + 1, t] = normal_pair(w0, c0, angle(x1, x1), a)
-                tile[e + 2, t], tile[e + 3, t] = normal_pair(w2, c2, angle(x3, x3), a)
+            draw_words(key0, key1, step, STREAM_NOISE, token, group, n_lanes, words)
+            for i in range(0, 4, 2):
+                e = 4 * group + i
+                for t in range(n_lanes):
+                    w, c = uniform32(words[i, t])
+                    turns = angle(words[i + 1, t], words[i + 1, t])
+                    tile[e, t], tile[e + 1, t] = normal_pair(w, c, turns, a)
 
     def fill_pair(value: Any) -> Any:
         @inner
-        def fill(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+        def fill(tile, n_experts, shape, key0, key1, step, token, n_lanes, words):
             a = real(shape)
             for group in range((n_experts + 1) // 2):
+                draw_words(key0, key1, step, STREAM_NOISE, token, group, n_lanes, words)
                 e = 2 * group
                 for t in range(n_lanes):
-                    x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, group)
-                    w, c = uniform64(join(x0, x1))
-                    tile[e, t], tile[e + 1, t] = value(w, c, angle(x2, x3), a)
+                    w, c = uniform64(join(words[0, t], words[1, t]))
+                    tile[e, t], tile[e + 1, t] = value(w, c, angle(words[2, t], words[3, t]), a)
 
         return fill
 
     @inner
-    def fill_student_t(tile, n_experts, shape, key0, key1, step, token, n_lanes):
+    def fill_student_t(tile, n_experts, shape, key0, key1, step, token, n_lanes, words):
         a = real(shape)
         for e in range(n_experts):
+            draw_words(key0, key1, step, STREAM_NOISE, token, e, n_lanes, words)
             for t in range(n_lanes):
-                x0, x1, x2, x3 = words(key0, key1, step, STREAM_NOISE, token + t, e)
-                w, c = uniform64(join(x0, x1))
-                tile[e, t] = student_t(w, c, angle(x2, x3), a)
+                w, c = uniform64(join(words[0, t], words[1, t]))
+                tile[e, t] = student_t(w, c, angle(words[2, t], words[3, t]), a)
 
     light = fill_two_words if wide else fill_one_word
     fill_uniform, fill_logistic = light(uniform), light(logistic)
@@ -190,27 +192,25 @@ def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any
     fill_log_normal = fill_pair(log_normal_pair)
 
     @inner
-    def fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes):
+    def fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes, words):
         if family == UNIFORM:
-            fill_uniform(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+            fill_uniform(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
         elif family == NORMAL:
-            fill_normal(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+            fill_normal(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
         elif family == LOGISTIC:
-            fill_logistic(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+            fill_logistic(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
         elif family == GUMBEL:
-            fill_gumbel(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+            fill_gumbel(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
         elif family == EXPONENTIAL:
-            fill_exponential(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+            fill_exponential(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
         elif family == STUDENT_T:
-            fill_student_t(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+            fill_student_t(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
         elif family == CAUCHY:
-            fill_cauchy(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+            fill_cauchy(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
         elif family == LOG_NORMAL:
-            fill_log_normal(tile, n_experts, shape, key0, key1, step, token, n_lanes)
+            fill_log_normal(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
         elif family == PARETO:
-            fill_pareto(tile, n_experts, shape, key0, key1, step, token, n_lanes)
-        else:
-            tile[:n_experts, :n_lanes] = real(0.0)
+            fill_pareto(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
 
     return fill_noise, uniform64, normal_pair, angle
 
@@ -233,35 +233,30 @@ _fill_noise64, uniform64, _normal_pair64, _angle64 = _build(
 )
 
 
-def fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes):
+def fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes, words):
     """Fill ``tile[:n_experts, :n_lanes]`` with noise of tokens ``token, token + 1, ...`` of one step.
 
-    Rows up to the next multiple of GROUP may be overwritten with further draws.
+    Rows up to the next multiple of GROUP may be overwritten with further draws; ``words`` (4, LANES) uint32
+    is scratch space.
     """
     fill = _fill_noise32 if tile.dtype == np.float32 else _fill_noise64
-    fill(tile, family, n_experts, shape, key0, key1, step, token, n_lanes)
+    fill(tile, family, n_experts, shape, key0, key1, step, token, n_lanes, words)
 
 
 @overload(fill_noise)
-def _fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes):
+def _fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes, words):
     fill = _fill_noise32 if tile.dtype.bitwidth == 32 else _fill_noise64
 
-    def chosen(tile, family, n_experts, shape, key0, key1, step, token, n_lanes):
-        fill(tile, family, n_experts, shape, key0, key1, step, token, n_lanes)
+    def chosen(tile, family, n_experts, shape, key0, key1, step, token, n_lanes, words):
+        fill(tile, family, n_experts, shape, key0, key1, step, token, n_lanes, words)
 
     return chosen
 
 
-@inline
-def normals(key0, key1, step, stream, token, group):
-    """Two independent standard normals in float64 for one counter."""
-    x0, x1, x2, x3 = words(key0, key1, step, stream, token, group)
-    w, c = uniform64(join(x0, x1))
-    return _normal_pair64(w, c, _angle64(x2, x3), 0.0)
-
-
-@inline
-def uniforms(key0, key1, step, stream, token, group):
-    """Two independent uniforms in float64, each as its pair (w, 1 - w), for one counter."""
-    x0, x1, x2, x3 = words(key0, key1, step, stream, token, group)
-    return uniform64(join(x0, x1)), uniform64(join(x2, x3))
+@inner
+def normals(key0, key1, step, stream, token, group, n_lanes, words, first, second):
+    """Write two independent standard normals a lane, in float64, for one group of counters."""
+    draw_words(key0, key1, step, stream, token, group, n_lanes, words)
+    for t in range(n_lanes):
+        w, c = uniform64(join(words[0, t], words[1, t]))
+        first[t], second[t] = _normal_pair64(w, c, _angle64(words[2, t], words[3, t]), 0.0)

@@ -13,12 +13,13 @@ from balancesim.kernels.model import (
     RAW,
     SIGMOID,
     STREAM_FACTOR,
+    STREAM_NOISE,
     STREAM_ROW,
     STREAM_WALK,
     WALK_LEVELS,
     n_rows,
 )
-from balancesim.kernels.noise import fill_noise, normals, uniforms
+from balancesim.kernels.noise import draw_words, fill_noise, join, normals, uniform64
 from balancesim.kernels.transpose import add_rows
 
 _rows_of = inline(n_rows)
@@ -51,32 +52,27 @@ def add_walk(model, step, offsets):
     Levy's construction of the Brownian bridge: halve [0, 2**WALK_LEVELS] towards the step; each midpoint is
     the mean of its ends plus an independent normal that is keyed by the midpoint itself.
     """
-    n_experts = model.n_experts
-    left = np.zeros(n_experts + 1)
-    right = np.zeros(n_experts + 1)
+    n_pairs = (model.n_experts + 1) // 2
+    words = np.empty((4, n_pairs), np.uint32)
+    left, right, middle = np.zeros((2, n_pairs)), np.empty((2, n_pairs)), np.empty((2, n_pairs))
     low, high = np.int64(0), np.int64(1) << WALK_LEVELS
-    for e in range(0, n_experts, 2):
-        first, second = normals(model.key0, model.key1, high, STREAM_WALK, 0, e // 2)
-        right[e] = np.sqrt(float(high)) * first
-        right[e + 1] = np.sqrt(float(high)) * second
+    normals(model.key0, model.key1, high, STREAM_WALK, 0, 0, n_pairs, words, right[0], right[1])
+    right *= np.sqrt(float(high))
     while low != step:
-        middle = (low + high) // 2
+        between = (low + high) // 2
+        normals(model.key0, model.key1, between, STREAM_WALK, 0, 0, n_pairs, words, middle[0], middle[1])
         spread = 0.5 * np.sqrt(float(high - low))
-        to_right = step >= middle
-        for e in range(0, n_experts, 2):
-            first, second = normals(model.key0, model.key1, middle, STREAM_WALK, 0, e // 2)
-            first = 0.5 * (left[e] + right[e]) + spread * first
-            second = 0.5 * (left[e + 1] + right[e + 1]) + spread * second
-            if to_right:
-                left[e], left[e + 1] = first, second
-            else:
-                right[e], right[e + 1] = first, second
-        if to_right:
-            low = middle
+        for i in range(2):
+            for pair in range(n_pairs):
+                middle[i, pair] = 0.5 * (left[i, pair] + right[i, pair]) + spread * middle[i, pair]
+        if step >= between:
+            low = between
+            left[:] = middle
         else:
-            high = middle
-    for e in range(n_experts):
-        offsets[e] += model.walk_rate * left[e]
+            high = between
+            right[:] = middle
+    for e in range(model.n_experts):
+        offsets[e] += model.walk_rate * left[e % 2, e // 2]
 
 
 @inner
@@ -88,16 +84,17 @@ def offsets_at(model, step, offsets):
 
 
 @inner
-def find_rows(model, step, token, n_lanes, n_tokens, rows):
+def find_rows(model, step, token, n_lanes, n_tokens, words, rows):
     """Write the table row of each token of a tile into ``rows``."""
     phase = phase_of(model, step)
     first = model.phase_row[phase]
     size = model.phase_row[phase + 1] - first
     if model.row_mode == DRAWN_ROWS:
+        draw_words(model.key0, model.key1, step, STREAM_ROW, token, 0, n_lanes, words)
         for t in range(n_lanes):
-            choice, split = uniforms(model.key0, model.key1, step, STREAM_ROW, token + t, 0)
-            row = min(np.int64(choice[0] * size), size - 1)
-            if split[0] >= model.alias_threshold[first + row]:
+            row = min(np.int64(uniform64(join(words[0, t], words[1, t]))[0] * size), size - 1)
+            split = uniform64(join(words[2, t], words[3, t]))[0]
+            if split >= model.alias_threshold[first + row]:
                 row = model.alias_row[first + row]
             rows[t] = first + row
     else:
@@ -106,16 +103,34 @@ def find_rows(model, step, token, n_lanes, n_tokens, rows):
 
 
 @inner
-def draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, rows):
+def add_factors(model, step, token, n_lanes, words, tile):
+    """Add the shared factors' part of each expert's score to the tile."""
+    n_factors = model.loadings.shape[1]
+    factors = np.empty((2, LANES))
+    for f in range(0, n_factors, 2):
+        normals(
+            model.key0, model.key1, step, STREAM_FACTOR, token, f // 2, n_lanes, words, factors[0], factors[1]
+        )
+        for i in range(min(2, n_factors - f)):
+            for e in range(model.n_experts):
+                weight = model.loadings[e, f + i]
+                for t in range(n_lanes):
+                    tile[e, t] += tile.dtype.type(weight * factors[i, t])
+
+
+@inner
+def draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words):
     """Fill ``tile[:E, :n_lanes]`` with the scores of tokens ``token, token + 1, ...`` of one step.
 
-    ``offsets`` comes from `offsets_at`; ``rows`` is scratch space. Rows of the tile past the last expert
-    become minus infinity.
+    ``offsets`` comes from `offsets_at`; ``words`` (4, LANES) uint32 is scratch space. Rows of the tile past
+    the last expert become minus infinity.
     """
     n_experts = model.n_experts
     real = tile.dtype.type
     if model.family != NO_NOISE:
-        fill_noise(tile, model.family, n_experts, model.shape, model.key0, model.key1, step, token, n_lanes)
+        fill_noise(
+            tile, model.family, n_experts, model.shape, model.key0, model.key1, step, token, n_lanes, words
+        )
         scale = real(model.scale)
         for e in range(n_experts):
             offset = real(offsets[e])
@@ -125,17 +140,11 @@ def draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, rows):
         for e in range(n_experts):
             tile[e, :n_lanes] = real(offsets[e])
     if model.row_mode != NO_ROWS:
-        find_rows(model, step, token, n_lanes, n_tokens, rows)
+        rows = np.empty(LANES, np.int64)
+        find_rows(model, step, token, n_lanes, n_tokens, words, rows)
         add_rows(model.table, rows, n_lanes, tile)
-    n_factors = model.loadings.shape[1]
-    for f in range(0, n_factors, 2):
-        for t in range(n_lanes):
-            first, second = normals(model.key0, model.key1, step, STREAM_FACTOR, token + t, f // 2)
-            for e in range(n_experts):
-                shared = model.loadings[e, f] * first
-                if f + 1 < n_factors:
-                    shared += model.loadings[e, f + 1] * second
-                tile[e, t] += real(shared)
+    if model.loadings.shape[1] > 0:
+        add_factors(model, step, token, n_lanes, words, tile)
     if model.transform != RAW:
         transform_tile(tile, n_experts, n_lanes, model.transform)
     for e in range(n_experts, tile.shape[0]):
@@ -174,12 +183,12 @@ def draw_batch(model, step, scores):
     """Write the scores of one step's tokens, (T, E), token-major."""
     n_tokens = scores.shape[0]
     tile = np.empty((_rows_of(model.n_experts), LANES), scores.dtype)
-    rows = np.empty(LANES, np.int64)
+    words = np.empty((4, LANES), np.uint32)
     offsets = np.empty(model.n_experts)
     offsets_at(model, step, offsets)
     for token in range(0, n_tokens, LANES):
         n_lanes = min(LANES, n_tokens - token)
-        draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, rows)
+        draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words)
         for t in range(n_lanes):
             for e in range(model.n_experts):
                 scores[token + t, e] = tile[e, t]
@@ -188,9 +197,11 @@ def draw_batch(model, step, scores):
 @kernel
 def draw_uniforms(key0, key1, step, uniform, complement):
     """Write uniforms and their complements, (T, E) float64, for sources that map them in Python."""
-    for t in range(uniform.shape[0]):
-        for e in range(0, uniform.shape[1], 2):
-            first, second = uniforms(key0, key1, step, 0, t, e // 2)
-            uniform[t, e], complement[t, e] = first
-            if e + 1 < uniform.shape[1]:
-                uniform[t, e + 1], complement[t, e + 1] = second
+    n_tokens, n_experts = uniform.shape
+    words = np.empty((4, n_tokens), np.uint32)
+    for e in range(n_experts):
+        if e % 2 == 0:
+            draw_words(key0, key1, step, STREAM_NOISE, 0, e // 2, n_tokens, words)
+        for t in range(n_tokens):
+            word = join(words[2 * (e % 2), t], words[2 * (e % 2) + 1, t])
+            uniform[t, e], complement[t, e] = uniform64(word)
