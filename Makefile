@@ -1,9 +1,9 @@
 # The commands that people need. Everything happens in .venv, made from PYTHON (3.11 or later) on first use.
+# ARGS is handed on: make run ARGS='--seeds 0:4', make test ARGS='-k route', make bench ARGS=routing.
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out/regret-sweep
-RUN_ARGS ?=
-PYTEST_ARGS ?=
+ARGS ?=
 TEST_JOBS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -18,18 +18,18 @@ help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.core  ## the regret sweep: table on the terminal, figures and Parquet under OUT (resumes)
-	$(BIN)/balancesim run regret-sweep --out $(OUT) $(RUN_ARGS)
+	$(BIN)/balancesim run regret-sweep --out $(OUT) $(ARGS)
 
 test: $(VENV)/.test  ## the test suite, then the kernels once more without the JIT, with their coverage
-	$(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) $(ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/kernels -q --no-header -n $(TEST_JOBS) \
-	    --cov=balancesim.kernels --cov-report=term $(PYTEST_ARGS)
+	    --cov=balancesim.kernels --cov-report=term
 
 test-deep: $(VENV)/.test  ## the minutes-long statistical tests
-	$(BIN)/python -m pytest -m deep $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m deep $(ARGS)
 
 bench: $(VENV)/.core  ## speed and memory, as ratios taken in one run
-	$(BIN)/python -m balancesim.bench $(RUN_ARGS)
+	$(BIN)/python -m balancesim.bench $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff (style and format) and mypy (strict)
 	$(BIN)/ruff check .

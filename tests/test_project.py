@@ -1,6 +1,7 @@
 """The project's own rules: imports point down, start-up is light, versions agree, docstrings are true."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -204,6 +205,7 @@ def test_public_api_documents_its_parameters(name: str) -> None:
             assert documented_names(docstring, "Parameters") is not None, f"{name}.{member_name}"
             assert documented_names(docstring, "Returns") is not None, f"{name}.{member_name}"
         elif inspect.isclass(member) and "__dataclass_fields__" in vars(member):
-            own = [field for field in member.__annotations__ if not field.startswith("_")]
+            settable = {field.name for field in dataclasses.fields(member) if field.init}
+            own = [field for field in member.__annotations__ if field in settable]
             listed = [documented_names(docstring, section) for section in ("Parameters", "Attributes")]
             assert set(own) <= {item for names in listed for item in names or ()}, f"{name}.{member_name}"

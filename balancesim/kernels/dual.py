@@ -13,7 +13,8 @@ from balancesim.kernels.topk import count_loads, find_top, hi, n_ranks
 def count_near_ties(tile, bias, k, n_experts, top, n_lanes, width, second, near_ties):
     """Count tokens whose K-th and next biased scores lie within ``width``, by the pair of experts."""
     nothing = tile.dtype.type(-np.inf)
-    second[:n_lanes] = nothing
+    for t in range(n_lanes):
+        second[t] = nothing
     for e in range(n_experts):
         b = bias[e]
         for t in range(n_lanes):

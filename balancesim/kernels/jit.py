@@ -42,6 +42,14 @@ def inline(function: Callable[..., Any]) -> Any:
     return numba.njit(forceinline=True, fastmath=_FLAGS, error_model="numpy")(function)
 
 
+def pasted(function: Callable[..., Any]) -> Any:
+    """Compile a function that only chooses among others as part of its callers.
+
+    Every compiled function optimises all that it calls once more; a layer that is pasted costs nothing.
+    """
+    return numba.njit(nogil=True, inline="always", error_model="numpy")(function)
+
+
 def strict(function: Callable[..., Any]) -> Any:
     """Compile a function that may meet infinities and NaN, such as a rule whose steps are far too large."""
     return numba.njit(nogil=True, error_model="numpy")(function)

@@ -77,16 +77,17 @@ def write_row(rules, tally, record, s, place, n_tokens, k, violation):
     """Write row ``place`` of rule s and begin a new window."""
     n_experts = rules.price.shape[1]
     since = record.steps[place] - (record.steps[place - 1] if place > 0 else 0)
-    record.loads[s, place] = tally.loads[s]
-    record.window_loads[s, place] = tally.window_loads[s]
-    record.bias[s, place] = rules.price[s]
+    for e in range(n_experts):
+        record.loads[s, place, e] = tally.loads[s, e]
+        record.window_loads[s, place, e] = tally.window_loads[s, e]
+        record.bias[s, place, e] = rules.price[s, e]
+        tally.window_loads[s, e] = 0
     record.max_violation[s, place] = violation
     record.mean_max_violation[s, place] = tally.window_violation[s] / since
     record.regret[s, place] = tally.regret[s].sum() / n_tokens - k / n_experts * tally.price_sum[s]
     record.score_lost[s, place] = (tally.lost[s].sum() + tally.moved[s]) / n_tokens
     record.top_score[s, place] = tally.top.sum() / n_tokens
     record.n_filled[s] = place + 1
-    tally.window_loads[s] = 0
     tally.window_violation[s] = 0.0
 
 
@@ -118,8 +119,8 @@ def run_steps(model, rules, tally, record, workspace, first, last, n_tokens, k, 
         offsets_at(model, step - 1, offsets)
         for s in range(n_rules):
             if rules.state[s] == RUNNING:
-                tally.loads[s] = 0
                 for e in range(n_experts):
+                    tally.loads[s, e] = 0
                     bias[s, e] = real(rules.price[s, e])
                     tally.price_sum[s] += np.float64(bias[s, e]) - np.float64(comparator[e])
         for token in range(0, n_tokens, LANES):

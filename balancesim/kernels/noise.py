@@ -12,7 +12,7 @@ import numpy as np
 from numba.extending import overload
 
 from balancesim.kernels import elementary
-from balancesim.kernels.jit import inline, inner
+from balancesim.kernels.jit import inline, inner, pasted
 from balancesim.kernels.model import (
     CAUCHY,
     EXPONENTIAL,
@@ -191,7 +191,7 @@ def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any
     fill_cauchy, fill_pareto = fill_two_words(cauchy), fill_two_words(pareto)
     fill_log_normal = fill_pair(log_normal_pair)
 
-    @inner
+    @pasted
     def fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes, words):
         if family == UNIFORM:
             fill_uniform(tile, n_experts, shape, key0, key1, step, token, n_lanes, words)
@@ -243,7 +243,7 @@ def fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes,
     fill(tile, family, n_experts, shape, key0, key1, step, token, n_lanes, words)
 
 
-@overload(fill_noise)
+@overload(fill_noise, inline="always")
 def _fill_noise(tile, family, n_experts, shape, key0, key1, step, token, n_lanes, words):
     fill = _fill_noise32 if tile.dtype.bitwidth == 32 else _fill_noise64
 

@@ -20,7 +20,7 @@ from balancesim.kernels.model import (
     n_rows,
 )
 from balancesim.kernels.noise import draw_words, fill_noise, join, normals, uniform64
-from balancesim.kernels.transpose import add_rows
+from balancesim.kernels.transpose import add_rows, mask_rows
 
 _rows_of = inline(n_rows)
 
@@ -67,10 +67,10 @@ def add_walk(model, step, offsets):
                 middle[i, pair] = 0.5 * (left[i, pair] + right[i, pair]) + spread * middle[i, pair]
         if step >= between:
             low = between
-            left[:] = middle
+            left, middle = middle, left
         else:
             high = between
-            right[:] = middle
+            right, middle = middle, right
     for e in range(model.n_experts):
         offsets[e] += model.walk_rate * left[e % 2, e // 2]
 
@@ -78,7 +78,9 @@ def add_walk(model, step, offsets):
 @inner
 def offsets_at(model, step, offsets):
     """Write what is added to every token's scores at ``step`` into ``offsets`` (E,)."""
-    offsets[:] = model.offsets[phase_of(model, step)]
+    phase = phase_of(model, step)
+    for e in range(model.n_experts):
+        offsets[e] = model.offsets[phase, e]
     if model.walk_rate > 0.0:
         add_walk(model, step, offsets)
 
@@ -138,7 +140,8 @@ def draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words):
                 tile[e, t] = offset + scale * tile[e, t]
     else:
         for e in range(n_experts):
-            tile[e, :n_lanes] = real(offsets[e])
+            for t in range(n_lanes):
+                tile[e, t] = real(offsets[e])
     if model.row_mode != NO_ROWS:
         rows = np.empty(LANES, np.int64)
         find_rows(model, step, token, n_lanes, n_tokens, words, rows)
@@ -147,8 +150,7 @@ def draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words):
         add_factors(model, step, token, n_lanes, words, tile)
     if model.transform != RAW:
         transform_tile(tile, n_experts, n_lanes, model.transform)
-    for e in range(n_experts, tile.shape[0]):
-        tile[e, :n_lanes] = real(-np.inf)
+    mask_rows(tile, n_experts, n_lanes)
 
 
 @inner
@@ -162,8 +164,11 @@ def transform_tile(tile, n_experts, n_lanes, transform):
                 x = tile[e, t]
                 tile[e, t] = masked if x == masked else one / (one + _exp(-x))
     else:
-        total = np.zeros(LANES, tile.dtype)
-        largest = np.full(LANES, masked, tile.dtype)
+        total = np.empty(LANES, tile.dtype)
+        largest = np.empty(LANES, tile.dtype)
+        for t in range(n_lanes):
+            total[t] = real(0.0)
+            largest[t] = masked
         for e in range(n_experts):
             for t in range(n_lanes):
                 largest[t] = max(largest[t], tile[e, t])

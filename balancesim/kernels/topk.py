@@ -203,7 +203,10 @@ def find_top(tile, bias, k, top, group, n_lanes):
     ``tile`` and ``bias`` have a multiple of eight rows, minus infinity and zero past the last expert;
     ``group`` (8, LANES) is scratch space.
     """
-    top[:, :n_lanes] = -np.inf
+    nothing = tile.dtype.type(-np.inf)
+    for rank in range(top.shape[0]):
+        for t in range(n_lanes):
+            top[rank, t] = nothing
     n = tile.shape[0]
     if k == 1:
         for row in range(0, n, 8):

@@ -102,6 +102,15 @@ def _add(scores, rows, expert, tile, lane):
 
 
 @inner
+def mask_rows(tile, n_experts, n_lanes):
+    """Make the rows past the last expert minus infinity, so that nothing chooses them."""
+    nothing = tile.dtype.type(-np.inf)
+    for e in range(n_experts, tile.shape[0]):
+        for t in range(n_lanes):
+            tile[e, t] = nothing
+
+
+@inner
 def load_tile(scores, rows, n_lanes, tile):
     """Copy rows of C-contiguous, token-major scores into an expert-major tile: lane t takes ``rows[t]``.
 
@@ -116,8 +125,7 @@ def load_tile(scores, rows, n_lanes, tile):
     for t in range(n_lanes):
         for e in range(whole_experts if t < whole_lanes else 0, n_experts):
             tile[e, t] = scores[rows[t], e]
-    for e in range(n_experts, tile.shape[0]):
-        tile[e, :n_lanes] = -np.inf
+    mask_rows(tile, n_experts, n_lanes)
 
 
 @inner
