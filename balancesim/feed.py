@@ -1,9 +1,10 @@
 """Batches for kernels: models that they draw from, or scores made elsewhere, a chunk at a time."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from balancesim.kernels import model as codes
 from balancesim.kernels.model import ScoreModel
@@ -47,12 +48,12 @@ def chunks(source: Source, n_tokens: int, k: int, n_steps: int, *, steps_per_chu
             yield Chunk(first, last, model)
         else:
             batches = [source.batch(step, n_tokens) for step in range(first, last + 1)]
-            rows = np.concatenate(batches)
+            rows: NDArray[Any] = np.concatenate(batches)
             check_masks(rows, k, first * n_tokens)
             yield Chunk(first, last, _given(rows, first * n_tokens))
 
 
-def _given(rows: FloatArray, first_row: int) -> ScoreModel:
+def _given(rows: NDArray[Any], first_row: int) -> ScoreModel:
     """Wrap scores that are already there into a model that reads them in order."""
     n_experts = rows.shape[1]
     return ScoreModel(

@@ -92,7 +92,8 @@ def test_a_constant_in_the_bias_changes_no_choice(batch, quarters):
 
 
 def test_same_bits_for_any_number_of_threads(monkeypatch):
-    scores = np.random.default_rng(0).standard_normal((20_000, 33)).astype(np.float32)
+    scores = np.random.default_rng(0).standard_normal((40_001, 33)).astype(np.float32)
+    assert scores.size > routing._PARALLEL_FROM
     several = bs.route(scores, k=5, experts=True)
     monkeypatch.setattr(routing, "_n_threads", lambda: 1)
     one = bs.route(scores, k=5, experts=True)

@@ -29,17 +29,18 @@ def write_experts(tile, bias, k, n_experts, top, n_lanes, token, experts):
 
 
 @kernel
-def route_tokens(scores, bias, k, first, last, loads, experts):
-    """Route tokens ``first:last`` of (T, E) scores; return the sum of their biased top-K scores.
+def route_tokens(scores, bias, k, first, last, loads, values, experts):
+    """Route tokens ``first:last`` of (T, E) scores.
 
-    ``bias`` has the scores' dtype and n_rows(E) entries. Loads are added to ``loads`` (E,) int64; ``experts``
-    is (T, K) int64, or (0, K) where the choice itself is not wanted.
+    ``bias`` has the scores' dtype and n_rows(E) entries. Loads are added to ``loads`` (E,) int64; the sum of
+    the biased top-K scores of tokens ``LANES i ..`` goes to ``values[i]``; ``experts`` is (T, K) int64, or
+    (0, K) where the choice itself is not wanted. ``first`` is a multiple of LANES.
     """
     n_experts = scores.shape[1]
     tile = np.empty((_rows_of(n_experts), LANES), scores.dtype)
     top = np.empty((n_ranks(k), LANES), scores.dtype)
     group = np.empty((8, LANES), scores.dtype)
-    sums = np.zeros(LANES)
+    sums = np.empty(LANES)
     rows = np.empty(LANES, np.int64)
     for token in range(first, last, LANES):
         n_lanes = min(LANES, last - token)
@@ -48,7 +49,12 @@ def route_tokens(scores, bias, k, first, last, loads, experts):
         load_tile(scores, rows, n_lanes, tile)
         find_top(tile, bias, k, top, group, n_lanes)
         count_loads(tile, bias, k, n_experts, top, n_lanes, loads)
+        for t in range(n_lanes):
+            sums[t] = 0.0
         add_sums(top, k, n_lanes, sums)
+        value = 0.0
+        for t in range(n_lanes):
+            value += sums[t]
+        values[token // LANES] = value
         if experts.shape[0] > 0:
             write_experts(tile, bias, k, n_experts, top, n_lanes, token, experts)
-    return sums.sum()

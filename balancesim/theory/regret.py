@@ -150,6 +150,11 @@ def power_exponent(multiple: float) -> float:
     multiple : float
         c, the step in units of 1/mu, with 0 < c < 1/2.
 
+    Returns
+    -------
+    float
+        The exponent, in (0, 1).
+
     Raises
     ------
     InputError

@@ -15,10 +15,10 @@ from tests.strategies import batches
 def route(scores, bias, k, experts=True):
     loads = np.zeros(scores.shape[1], np.int64)
     chosen = np.full((scores.shape[0] if experts else 0, k), -1)
-    value = route_tokens(
-        np.ascontiguousarray(scores), padded(bias.astype(scores.dtype)), k, 0, len(scores), loads, chosen
-    )
-    return loads, value, chosen
+    values = np.full(-(-len(scores) // LANES), np.nan)
+    prices = padded(bias.astype(scores.dtype))
+    route_tokens(np.ascontiguousarray(scores), prices, k, 0, len(scores), loads, values, chosen)
+    return loads, values.sum(), chosen
 
 
 def check(scores, bias, k):

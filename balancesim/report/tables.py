@@ -1,0 +1,97 @@
+"""The table of a run, for a terminal or a file: one block per source, one line per rule."""
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from balancesim.report.rows import RuleRow, rule_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WIDEST_LABEL = 40
+_NOTES = (
+    "R(N): regret per token, summed over N steps, in score units; mean over seeds and half its 95 % interval",
+    "mu*step: the step in units of 1/mu(p*); exponent: 0 is a logarithm, above 0 a power of N (S6)",
+    "MaxVio/floor: of a batch, mean over the last tenth, as a multiple of the sampling floor",
+)
+
+
+def summary_table(frame: "pd.DataFrame") -> Group:
+    """Lay out a grouped summary as text.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What ``sweep.group_summary`` returns.
+
+    Returns
+    -------
+    Group
+        For ``rich.console.Console.print``. It fits 80 columns unless labels of rules are long; those wrap.
+    """
+    rows = rule_rows(frame)
+    label_width = min(max((len(row.rule) for row in rows), default=0), _WIDEST_LABEL)
+    blocks = [
+        line
+        for _, members in groupby(rows, key=lambda row: row.group)
+        for line in _block(list(members), label_width)
+    ]
+    return Group(*blocks, *(Text(note, style="dim") for note in _NOTES))
+
+
+def _block(rows: list[RuleRow], label_width: int) -> Iterator[Table | Text]:
+    """Title, table and remarks of one source."""
+    first = rows[0]
+    seeds = sorted({row.n_seeds for row in rows})
+    n_seeds = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    yield Text(f"{first.source}: {first.setting}, seeds: {n_seeds}", style="bold")
+    yield Text(f"regret against {first.comparator_text}; {first.modulus_text}")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("rule", min_width=label_width, overflow="fold")
+    for title, width in (("R(N)", 14), ("mu*step", 7), ("exponent [95 %]", 19)):
+        table.add_column(title, justify="right", no_wrap=True, min_width=width)
+    table.add_column("growth", no_wrap=True, min_width=12)
+    table.add_column("MaxVio\n/floor", justify="right", vertical="bottom", no_wrap=True, min_width=6)
+    for row in rows:
+        exponent = (
+            f"{_number(row.exponent, 2)} [{_number(row.exponent_low, 2)}, {_number(row.exponent_high, 2)}]"
+        )
+        table.add_row(
+            row.rule,
+            _with_error(row.regret, row.regret_high - row.regret),
+            f"{row.mu_times_step:.2g}" if math.isfinite(row.mu_times_step) else "-",
+            exponent,
+            row.verdict,
+            _number(row.max_violation / row.max_violation_floor, 2),
+        )
+    yield table
+    floor, spread = f"{first.max_violation_floor:.3g}", f"{first.spread:.3g}"
+    yield Text(f"sampling floor of MaxVio {floor}; spread of scores at the K-th place {spread}")
+    for row in rows:
+        if row.n_early:
+            yield Text(
+                f"{row.rule}: {row.n_early} of {row.n_seeds} seeds left out: {row.reason}", style="yellow"
+            )
+    yield Text("")
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+def _with_error(value: float, error: float) -> str:
+    """A value to the second digit of its error, or to four digits where there is none."""
+    if not math.isfinite(value):
+        return "-"
+    if not (math.isfinite(error) and error > 0.0):
+        return f"{value:.4g}"
+    digits = 1 - math.floor(math.log10(error))
+    if digits > 6 or max(abs(value), error) >= 1e7:
+        return f"{value:.3g} ±{error:.1g}"
+    return f"{value:.{max(0, digits)}f} ±{error:.{max(0, digits)}f}"

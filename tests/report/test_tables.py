@@ -1,0 +1,88 @@
+"""The table: what it says, and that it fits where it is printed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from balancesim.report import summary_table
+from tests.report.frames import results
+
+
+def printed(frame: pd.DataFrame, width: int = 80) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(summary_table(frame))
+    return capture.get()
+
+
+def line_of(text: str, start: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(start))
+
+
+def test_says_what_each_rule_did_on_each_source() -> None:
+    groups, _, _ = results()
+    text = printed(groups)
+    assert text.count("E=16, K=2, T=256, N=1,000, seeds: 6") == 2
+    assert text.count("regret against the population minimiser p*; μ(p*) = 1.07 per score unit") == 2
+    line = line_of(text, "harmonic x1")
+    assert line.split() == [
+        "harmonic",
+        "x1",
+        "1.002",
+        "±0.010",
+        "1",
+        "0.00",
+        "[-0.05,",
+        "0.05]",
+        "logarithmic",
+        "1.06",
+    ]
+
+
+def test_keeps_the_order_of_the_run() -> None:
+    groups, _, _ = results()
+    text = printed(groups)
+    assert text.index("Uniform") < text.index("Pareto")
+    assert text.index("no balancing") < text.index("sign x0.3") < text.index("harmonic x1")
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_column_is_cut(width: int) -> None:
+    groups, _, _ = results()
+    text = printed(groups, width)
+    assert "…" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines() if "[" in line) <= 80
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    groups, _, _ = results(n_seeds=1)
+    unknown = ["regret_low", "regret_high", "exponent", "exponent_low", "exponent_high", "mu_times_step"]
+    text = printed(groups.assign(**dict.fromkeys(unknown, np.nan)))
+    assert line_of(text, "sign x1").split()[3:7] == ["-", "-", "[-,", "-]"]
+    assert "nan" not in text
+
+
+def test_seeds_that_ended_early_are_named() -> None:
+    groups, _, _ = results()
+    ended = groups["rule"] == "sign x1"
+    groups.loc[ended, ["n_early", "reason"]] = [
+        2,
+        "the bias became non-finite at step 7; lower the step size",
+    ]
+    text = " ".join(printed(groups).split())
+    assert text.count("sign x1: 2 of 6 seeds left out: the bias became non-finite at step 7") == 2
+
+
+def test_unknown_modulus_is_said() -> None:
+    groups, _, _ = results()
+    text = printed(groups.assign(modulus=np.nan, modulus_low=np.nan, modulus_high=np.nan))
+    assert "μ(p*) not known" in text
+
+
+def test_long_labels_wrap() -> None:
+    groups, _, _ = results()
+    label = "harmonic x1, recentre=True, radius=2.5, delay=64, and more besides"
+    text = printed(groups.replace({"rule": {"harmonic x1": label}}))
+    assert "…" not in text
+    assert "besides" in text
