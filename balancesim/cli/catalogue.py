@@ -1,0 +1,158 @@
+"""``balancesim list`` and ``balancesim describe``: what there is to run."""
+
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from balancesim.cli.completion import complete_names
+
+_KINDS = ("experiments", "rules", "sources", "checks")
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(_KINDS), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def list_command(kind: str | None, as_json: bool) -> None:
+    """List what there is of KIND; without it, everything."""
+    from balancesim.cli.output import print_json
+
+    found = {name: _entries(name) for name in ([kind] if kind else _KINDS)}
+    if as_json:
+        print_json(found)
+        return
+    for name, entries in found.items():
+        if kind is None:
+            click.echo(f"{name}:")
+        indent = "" if kind else "  "
+        width = max(map(len, entries), default=0)
+        for entry, line in entries.items():
+            click.echo(f"{indent}{entry:<{width}}  {line}")
+        if not entries:
+            click.echo(f"{indent}none is installed")
+
+
+@click.command("describe")
+@click.argument("name", shell_complete=complete_names)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def describe_command(name: str, as_json: bool) -> None:
+    """Say what the experiment, rule or source NAME is and which keys it takes."""
+    from balancesim.cli.output import print_json
+    from balancesim.errors import ConfigurationError, unknown_name
+    from balancesim.sweep.configuration import rule_types
+    from balancesim.sweep.experiment import experiment_files
+    from balancesim.sweep.kinds import rule_kinds, source_kinds
+    from balancesim.sweep.parameters import parameter_types
+
+    known: dict[str, Mapping[str, type]] = {"rule": rule_kinds(), "source": source_kinds()}
+    for what, classes in known.items():
+        if name in classes:
+            cls = classes[name]
+            hints = rule_types(cls) if what == "rule" else parameter_types(cls)
+            document = {"name": name, "is": what, **_class(cls, hints)}
+            break
+    else:
+        if name not in experiment_files():
+            everything = [*experiment_files(), *known["rule"], *known["source"]]
+            raise ConfigurationError(unknown_name("name", name, everything))
+        document = {"name": name, "is": "experiment", **_experiment(name)}
+    if as_json:
+        print_json(document)
+    else:
+        _print_description(document)
+
+
+def _entries(kind: str) -> dict[str, str]:
+    if kind == "experiments":
+        from balancesim.sweep.experiment import experiment_files, read_draft
+
+        files = experiment_files().items()
+        return {name: _first_sentence(read_draft(path).description) for name, path in files}
+    from balancesim.plugins import load_group
+    from balancesim.sweep.kinds import rule_kinds, source_kinds
+
+    loaded: Mapping[str, Any]
+    if kind == "rules":
+        loaded = rule_kinds()
+    elif kind == "sources":
+        loaded = source_kinds()
+    else:
+        loaded = load_group("balancesim.checks")
+    return {name: _first_line(inspect.getdoc(item) or "") for name, item in loaded.items()}
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].rstrip(".").replace("``", "")
+
+
+def _first_sentence(text: str) -> str:
+    line = " ".join(text.strip().split("\n\n")[0].split())
+    return line.partition(". ")[0].rstrip(".")
+
+
+def _class(cls: type, hints: dict[str, Any]) -> dict[str, Any]:
+    from balancesim.sweep.configuration import DEFAULT_STEP_UNIT
+    from balancesim.sweep.parameters import defaults, plain
+
+    standard = {"step_unit": DEFAULT_STEP_UNIT, **defaults(cls)}
+    keys = {
+        key: {
+            "type": _type_text(hint),
+            **({"default": plain(standard[key])} if key in standard else {}),
+        }
+        for key, hint in hints.items()
+    }
+    return {"class": f"{cls.__module__}.{cls.__qualname__}", "text": inspect.getdoc(cls) or "", "keys": keys}
+
+
+def _type_text(hint: Any) -> str:
+    """A type as an experiment's author writes its values: ``float | 'auto'``."""
+    if hint is type(None):
+        return "none"
+    if typing.get_origin(hint) is typing.Literal:
+        return " | ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " | ".join(map(_type_text, typing.get_args(hint)))
+    return inspect.formatannotation(hint).removeprefix("collections.abc.").removeprefix("typing.")
+
+
+def _experiment(name: str) -> dict[str, Any]:
+    from balancesim.sweep.cells import tasks_of
+    from balancesim.sweep.configuration import resolve
+    from balancesim.sweep.experiment import find_experiment, read_draft
+    from balancesim.sweep.labels import group_labels, rule_labels
+
+    configuration = resolve(read_draft(find_experiment(name)))
+    return {
+        "file": str(find_experiment(name)),
+        "text": configuration.description.strip(),
+        "run": configuration.document()["run"],
+        "sources": list(group_labels(configuration)),
+        "rules": list(rule_labels(configuration)),
+        "cells": sum(len(task.cells) for task in tasks_of(configuration)),
+    }
+
+
+def _print_description(document: dict[str, Any]) -> None:
+    click.echo(f"{document['name']} ({document['is']}, {document.get('file') or document['class']})\n")
+    click.echo(document["text"])
+    for title in ("run", "keys"):
+        if title in document:
+            click.echo(f"\n{title}:")
+            for key, value in document[title].items():
+                click.echo(f"  {key} = {_key_text(value)}")
+    for title in ("sources", "rules"):
+        if title in document:
+            click.echo(f"\n{title}: {'; '.join(document[title])}")
+    if "cells" in document:
+        click.echo(f"\n{document['cells']} cells")
+
+
+def _key_text(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    given = f"{value['default']!r}" if "default" in value else "required"
+    return f"{given}  ({value['type']})"

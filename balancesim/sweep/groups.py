@@ -1,0 +1,140 @@
+"""What a sweep found, over seeds: one row per source and rule, beside what the theory says of it."""
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from balancesim import theory
+from balancesim.sweep.configuration import reference_rule
+from balancesim.sweep.labels import rule_labels
+from balancesim.sweep.store import RunDirectory, read_configuration
+from balancesim.sweep.summary import load_summary, load_trajectories
+from balancesim.types import Float64Array, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHARED = (
+    "group", "source", "source_kind", "source_parameters", "rule", "rule_kind", "rule_parameters", "schedule",
+    "step_multiple", "step_unit", "step_size", "mu_times_step", "modulus", "modulus_low", "modulus_high",
+    "modulus_method", "exchangeable", "spread", "n_tokens", "k", "n_experts", "horizon", "comparator",
+)  # fmt: skip
+_MEANS = (
+    "max_violation_floor", "window_max_violation", "window_max_violation_floor", "score_kept",
+    "coefficient_of_variation", "dead_experts",
+)  # fmt: skip
+
+_Curve = tuple[IntArray, Float64Array]
+
+
+def group_summary(run: RunDirectory) -> "pd.DataFrame":
+    """One row per source, run parameters and rule, over the seeds that are done.
+
+    Means are over the seeds that reached the horizon, with 95 % Student intervals; differences are paired by
+    seed, which common random numbers make sharp. Growth fits are S6's, predictions S7's and S8's, the bound
+    is S4's with the modulus at p* (a statement for projected iterates only).
+
+    Raises
+    ------
+    RunDirectoryError
+        If the directory is no run directory, has no finished cell, or a part is damaged.
+    """
+    import pandas as pd
+
+    configuration = read_configuration(run)
+    reference = rule_labels(configuration)[reference_rule(configuration)]
+    curves = _curves(load_trajectories(run, ["cell", "step", "regret"]))
+    members: dict[tuple[int, str], list[dict[Any, Any]]] = {}
+    for cell in load_summary(run).to_dict("records"):
+        members.setdefault((cell["group"], cell["rule"]), []).append(cell)
+    rows = []
+    for (group, _), cells in members.items():
+        whole, early = _by_outcome(cells)
+        others = {
+            cell["seed"]: cell["regret"] for cell in _by_outcome(members.get((group, reference), []))[0]
+        }
+        paired = [cell["regret"] - others[cell["seed"]] for cell in whole if cell["seed"] in others]
+        rows.append(
+            {
+                **{name: cells[0][name] for name in _SHARED},
+                "n_seeds": len(cells),
+                "n_early": len(early),
+                "reason": early[0]["reason"] if early else "",
+                **_mean("regret", [cell["regret"] for cell in whole]),
+                "reference": reference,
+                **_mean("difference", paired),
+                **_growth([curves[cell["cell"]] for cell in whole]),
+                **_predictions(cells[0]),
+                **_mean("max_violation", [cell["max_violation"] for cell in whole]),
+                **{name: _mean(name, [cell[name] for cell in whole])[name] for name in _MEANS},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def group_records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The rows of :func:`group_summary` as JSON can hold them: what is not finite becomes null."""
+    records: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    return records
+
+
+def _curves(trajectories: "pd.DataFrame") -> dict[str, _Curve]:
+    """Steps and regret of every cell; the rows of a cell follow each other."""
+    keys = trajectories["cell"].to_numpy(dtype=object)
+    steps, regret = trajectories["step"].to_numpy(), trajectories["regret"].to_numpy()
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    ends = np.append(starts[1:], len(keys))
+    return {
+        str(keys[start]): (steps[start:end], regret[start:end])
+        for start, end in zip(starts, ends, strict=True)
+    }
+
+
+def _by_outcome(cells: list[dict[Any, Any]]) -> tuple[list[dict[Any, Any]], list[dict[Any, Any]]]:
+    """The cells that reached the horizon, and those that ended early."""
+    whole = [cell for cell in cells if cell["outcome"] == "horizon_reached"]
+    return whole, [cell for cell in cells if cell["outcome"] != "horizon_reached"]
+
+
+def _mean(name: str, numbers: list[float]) -> dict[str, float]:
+    """The mean and its 95 % Student interval; NaN limits where there are fewer than two values."""
+    from scipy.special import stdtrit
+
+    n, values = len(numbers), np.array(numbers, dtype=np.float64)
+    mean = float(values.mean()) if n else math.nan
+    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+    return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+
+
+def _growth(curves: list[_Curve]) -> dict[str, Any]:
+    if not curves:
+        estimates = dict.fromkeys(("slope", "exponent", "plain_exponent"), (math.nan, math.nan, math.nan))
+        verdict, reason = "inconclusive", "no seed reached the horizon"
+    else:
+        fit = theory.fit_growth(curves[0][0], np.stack([regret for _, regret in curves]))
+        estimates = {name: getattr(fit, name)[:3] for name in ("slope", "exponent", "plain_exponent")}
+        verdict, reason = fit.verdict, fit.reason
+    intervals = {
+        f"{name}{end}": value
+        for name, values in estimates.items()
+        for end, value in zip(("", "_low", "_high"), values, strict=True)
+    }
+    return {**intervals, "verdict": verdict, "verdict_reason": reason}
+
+
+def _predictions(cell: dict[Any, Any]) -> dict[str, float]:
+    slope = exponent = bound = math.nan
+    modulus, multiple = float(cell["modulus"]), float(cell["mu_times_step"])
+    k, n_experts, n_tokens = int(cell["k"]), int(cell["n_experts"]), int(cell["n_tokens"])
+    if cell["schedule"] == "harmonic" and multiple > 0.5 and cell["exchangeable"]:
+        slope = theory.sharp_slope(
+            modulus=modulus, k=k, n_experts=n_experts, n_tokens=n_tokens, multiple=multiple
+        )
+    if cell["schedule"] == "harmonic" and 0.0 < multiple < 0.5:
+        exponent = theory.power_exponent(multiple)
+    if modulus > 0.0:
+        horizon = int(cell["horizon"])
+        bound = theory.regret_bound(modulus=modulus, k=k, n_experts=n_experts, horizon=horizon)
+    return {"predicted_slope": slope, "predicted_exponent": exponent, "bound": bound}

@@ -1,0 +1,60 @@
+"""Names of sources and rules for tables and figures: short, and different where the things are."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from balancesim.sweep.configuration import Configuration, Group, build_source
+from balancesim.sweep.kinds import rule_kinds
+from balancesim.sweep.parameters import Parameters, defaults
+
+_NAMED = ("kind", "schedule", "step_size", "step_unit")
+
+
+def group_labels(configuration: Configuration) -> tuple[str, ...]:
+    """One label per group: the source's own line, with the run parameters where that is not enough."""
+    groups = configuration.groups
+    labels = [build_source(group.source).describe() for group in groups]
+    labels = _told_apart(labels, [_run_text(group) for group in groups])
+    return tuple(_told_apart(labels, [_text(group.source, ("kind",)) for group in groups]))
+
+
+def rule_labels(configuration: Configuration) -> tuple[str, ...]:
+    """One label per rule: "no balancing", "sign x0.3", "harmonic auto, recentre=True"."""
+    rules = configuration.rules
+    labels = [_rule_label(rule) for rule in rules]
+    labels = _told_apart(labels, [str(rule.get("step_unit", "")) for rule in rules])
+    return tuple(_told_apart(labels, [_text(rule, _NAMED) for rule in rules]))
+
+
+def _rule_label(rule: Parameters) -> str:
+    if rule["kind"] == "none":
+        return "no balancing"
+    label = str(rule.get("schedule", rule["kind"]))
+    step = rule.get("step_size")
+    if isinstance(step, str):
+        label += f" {step}"
+    elif step is not None:
+        label += f" {step:g}" if rule["step_unit"] == "score" else f" x{step:g}"
+    standard = defaults(rule_kinds()[rule["kind"]])
+    extra = {key: value for key, value in rule.items() if standard.get(key, value) != value}
+    text = _text(extra, _NAMED)
+    return f"{label}, {text}" if text else label
+
+
+def _run_text(group: Group) -> str:
+    run = group.run
+    return f"T={run.n_tokens}, K={run.k}, E={group.source.get('n_experts', '?')}, N={run.horizon}"
+
+
+def _text(parameters: Parameters | dict[str, Any], left_out: Sequence[str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in parameters.items() if key not in left_out)
+
+
+def _told_apart(labels: Sequence[str], details: Sequence[str]) -> list[str]:
+    """Add a label's detail wherever the label occurs more than once."""
+    count = Counter(labels)
+    return [
+        f"{label}, {detail}" if count[label] > 1 and detail else label
+        for label, detail in zip(labels, details, strict=True)
+    ]

@@ -1,0 +1,153 @@
+"""One task from its description to its part: simulate, measure, write."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
+from balancesim.sweep.atomic import write_json
+from balancesim.sweep.cells import Task
+from balancesim.sweep.configuration import build_source
+from balancesim.sweep.parts import write_part
+from balancesim.sweep.scales import Scale, build_rule, step_in_score_units
+from balancesim.sweep.store import RunDirectory
+
+if TYPE_CHECKING:
+    from balancesim.simulation import Run
+
+_WINDOW_SHARE = 0.1
+"""Part of a run, at its end, that stationary measures are taken over."""
+
+
+class StoppedError(Exception):
+    """Raised inside a task that was told to stop; its unfinished work is dropped."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """All that a worker needs for one task."""
+
+    run: RunDirectory
+    task: Task
+    scale: Scale
+
+
+def perform(assignment: Assignment, progress: Callable[[float], None]) -> None:
+    """Run a task and write its part.
+
+    Parameters
+    ----------
+    assignment : Assignment
+        The task and where its part goes.
+    progress : callable
+        Called now and then with the share of the task that is done; what it raises ends the task.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the part cannot be written.
+    """
+    task, run = assignment.task, assignment.run
+    claim = run.claim_file(task)
+    write_json(claim, {"pid": os.getpid(), "cells": [cell.key for cell in task.cells]})
+    try:
+        runs = _simulate(assignment, progress)
+        facts = [{**_identity(assignment, index), **_measures(result)} for index, result in enumerate(runs)]
+        run.failed_file(task).unlink(missing_ok=True)
+        write_part(run.part_file(task), task, runs, facts)
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def note_failure(assignment: Assignment, message: str) -> None:
+    """Keep the message of a task that raised an exception."""
+    task = assignment.task
+    document = {"message": message, "seed": task.seed, "cells": [cell.key for cell in task.cells]}
+    write_json(assignment.run.failed_file(task), document)
+
+
+def step_sizes(task: Task, scale: Scale) -> list[float | str | None]:
+    """The step of each of the task's rules, in score units.
+
+    Raises
+    ------
+    ConfigurationError
+        If a step is a multiple of something that is not known for this source.
+    """
+    kind = task.group.source["kind"]
+    return [
+        step_in_score_units(cell.rule, scale, f"rule {cell.rule['kind']} on source {kind}")
+        for cell in task.cells
+    ]
+
+
+def _simulate(assignment: Assignment, progress: Callable[[float], None]) -> "Sequence[Run]":
+    from balancesim.simulation import simulate
+
+    task = assignment.task
+    parameters = task.group.run
+    rules = [
+        build_rule(cell.rule, step)
+        for cell, step in zip(task.cells, step_sizes(task, assignment.scale), strict=True)
+    ]
+    return simulate(
+        rules,
+        build_source(task.group.source).with_seed(task.seed),
+        n_tokens=parameters.n_tokens,
+        k=parameters.k,
+        horizon=parameters.horizon,
+        n_records=parameters.n_records,
+        comparator=parameters.comparator,
+        progress=lambda steps: progress(steps / parameters.horizon),
+    )
+
+
+def _identity(assignment: Assignment, index: int) -> dict[str, Any]:
+    cell = assignment.task.cells[index]
+    scale = assignment.scale
+    return {
+        "cell": cell.key,
+        "seed": cell.seed,
+        "modulus": scale.modulus,
+        "modulus_low": scale.modulus_low,
+        "modulus_high": scale.modulus_high,
+        "modulus_method": scale.modulus_method,
+        "exchangeable": scale.exchangeable,
+        "spread": scale.spread,
+    }
+
+
+def _measures(run: "Run") -> dict[str, Any]:
+    """What one cell came to; the window is the shortest run of whole records over the last tenth."""
+    last = int(run.steps[-1])
+    first_record = int(np.searchsorted(run.steps, last * (1.0 - _WINDOW_SHARE), side="right"))
+    before = int(run.steps[first_record - 1]) if first_record > 0 else 0
+    lengths = np.diff(run.steps[first_record:], prepend=before)
+    window = run.window_loads[first_record:].sum(axis=0)
+    score_lost, top_score = float(run.score_lost[-1]), float(run.top_score[-1])
+    step = getattr(run.rule, "step_size", np.nan)
+    return {
+        "step_size": step if isinstance(step, float | int) else np.nan,
+        "n_experts": run.loads.shape[1],
+        "comparator": run.comparator.kind,
+        "final_step": last,
+        "outcome": run.status.outcome.name.lower(),
+        "reason": run.status.reason,
+        "regret": float(run.regret[-1]),
+        "score_lost": score_lost,
+        "top_score": top_score,
+        "score_kept": 1.0 - score_lost / top_score if top_score > 0.0 else np.nan,
+        "window_steps": last - before,
+        "max_violation": float(np.average(run.mean_max_violation[first_record:], weights=lengths)),
+        "window_max_violation": float(max_violation(window)),
+        "coefficient_of_variation": float(coefficient_of_variation(window)),
+        "dead_experts": int(dead_experts(window)),
+        "bias_error": _distance(run.bias[-1], run.comparator.bias),
+    }
+
+
+def _distance(bias: Any, other: Any) -> float:
+    return float(np.abs((bias - bias.mean()) - (other - other.mean())).max())

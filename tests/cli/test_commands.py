@@ -1,0 +1,154 @@
+"""The other commands, in process."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner, Result
+
+from balancesim import __version__
+from balancesim.cli import main
+from balancesim.sweep.session import run_sweep
+from balancesim.sweep.store import RunDirectory
+from tests.sweep.tiny import TINY, Silent, configuration, parts
+
+
+def call(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+def complete(*words: str) -> list[str]:
+    *before, incomplete = words
+    completer = ShellComplete(main, {}, "balancesim", "_BALANCESIM_COMPLETE")
+    return [item.value for item in completer.get_completions(before, incomplete)]
+
+
+def test_help_and_version() -> None:
+    assert "regret" not in call("--help").stdout
+    for name in ("run", "list", "describe", "show", "doctor", "completion"):
+        assert name in call("--help").stdout
+        assert call(name, "--help").exit_code == 0
+    assert call("--version").stdout == f"balancesim, version {__version__}\n"
+
+
+def test_an_unknown_command_names_the_nearest() -> None:
+    result = call("rum")
+    assert result.exit_code == 2
+    assert "unknown command 'rum'; did you mean 'run'?" in result.stderr
+
+
+def test_list() -> None:
+    result = call("list")
+    for title in ("experiments:", "rules:", "sources:", "checks:"):
+        assert title in result.stdout
+    assert "alf-lb" in call("list", "rules").stdout
+    assert "student-t" in call("list", "sources").stdout
+    document = json.loads(call("list", "experiments", "--json").stdout)
+    assert document["experiments"]["regret-sweep"].startswith("How the regret of ALF-LB grows")
+    assert call("list", "sauces").exit_code == 2
+
+
+def test_describe_an_experiment() -> None:
+    result = call("describe", "regret-sweep")
+    assert "regret_sweep.toml" in result.stdout
+    assert "1456 cells" in result.stdout
+    assert json.loads(call("describe", "regret-sweep", "--json").stdout)["cells"] == 1456
+
+
+def test_describe_a_source_and_a_rule() -> None:
+    result = call("describe", "pareto")
+    assert "tail_index = 1.5  (float)" in result.stdout
+    assert "n_experts = required" in result.stdout
+    document = json.loads(call("describe", "alf-lb", "--json").stdout)
+    assert document["is"] == "rule"
+    assert set(document["keys"]) == {"schedule", "step_size", "step_unit", "recentre", "radius", "delay"}
+
+
+def test_describe_an_unknown_name() -> None:
+    result = call("describe", "paretto")
+    assert result.exit_code == 2
+    assert "unknown name 'paretto'; did you mean 'pareto'?" in result.stderr
+
+
+def test_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configuration(tmp_path, TINY)
+    run = RunDirectory(tmp_path / "out" / "tiny")
+    run_sweep(run, config, executor="serial", reporter=Silent())
+    result = call("show", run.path)
+    assert result.exit_code == 0
+    assert "12 cells done\n" in result.stdout
+    assert "Normal" in result.stdout
+    document = json.loads(call("show", run.path, "--json").stdout)
+    assert document["cells"] == {"done": 12, "failed": 0, "lost": 0, "to do": 0}
+    assert document["configuration"] == config.document()
+    parts(run.path)[0].unlink()
+    monkeypatch.chdir(tmp_path)
+    assert "9 cells done, 3 cells to do\n" in call("show", "tiny").stdout
+
+
+def test_show_what_is_no_run(tmp_path: Path) -> None:
+    assert call("show", tmp_path).exit_code == 2
+    assert "it has no config.toml" in call("show", tmp_path).stderr
+    assert "there is no run directory" in call("show", tmp_path / "nowhere").stderr
+
+
+def test_doctor() -> None:
+    result = call("doctor")
+    assert result.exit_code == 0, result.stdout
+    assert "numpy" in result.stdout
+    document = json.loads(call("doctor", "--json").stdout)
+    assert all(entry["ok"] for entry in document.values())
+
+
+def test_doctor_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balancesim.sweep.machine.version", lambda _: "not installed")
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert "FAIL  packages: not installed: balancesim" in result.stdout
+
+
+def test_doctor_gpu_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    result = call("doctor", "--gpu")
+    assert result.exit_code == 3
+    assert "FAIL  gpu: cupy is not installed" in result.stdout
+    assert "pip install cupy-cuda12x" in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # click asks bash for its version; there may be none here.
+    monkeypatch.setattr("click.shell_completion.BashComplete._check_version", lambda *_: None)
+    result = call("completion", shell)
+    assert result.exit_code == 0
+    assert "_BALANCESIM_COMPLETE" in result.stdout
+    assert call("completion", "tcsh").exit_code == 2
+
+
+def test_completion_knows_experiments_rules_sources_and_keys() -> None:
+    assert complete("run", "reg") == ["regret-sweep"]
+    assert {"regret-sweep", "pareto", "alf-lb"} <= set(complete("describe", ""))
+    assert complete("run", "--set", "source.tail") == ["source.tail_index="]
+    assert complete("run", "--set", "rule.s") == ["rule.schedule=", "rule.step_size=", "rule.step_unit="]
+    assert complete("run", "--set", "hor") == ["horizon="]
+    assert complete("run", "--set", "source=norm") == ["source=normal"]
+    assert complete("run", "--set", "source=normal,par") == ["source=normal,pareto"]
+    assert complete("run", "--set", "k=") == []
+    assert complete("run", "--executor", "t") == ["thread"]
+    assert complete("li") == ["list"]
+
+
+def test_an_interrupt_anywhere_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("balancesim.sweep.experiment.experiment_files", interrupted)
+    result = call("list", "experiments")
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted\n"

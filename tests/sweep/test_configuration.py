@@ -1,0 +1,227 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from balancesim.errors import ConfigurationError
+from balancesim.sweep.cells import tasks_of
+from balancesim.sweep.configuration import differences, reference_rule, resolve
+from balancesim.sweep.experiment import find_experiment, read_draft
+from balancesim.sweep.labels import group_labels, rule_labels
+from balancesim.sweep.toml_text import toml_text
+from tests.sweep.tiny import TINY, configuration
+
+SOURCE = "[[source]]\nkind = 'normal'\nn_experts = 4\n"
+RULE = "[[rule]]\nkind = 'none'\n"
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        configuration(folder, text)
+    return str(caught.value)
+
+
+def test_the_regret_sweep_is_what_it_says() -> None:
+    config = resolve(read_draft(find_experiment("regret-sweep")))
+    assert [(group.source["kind"], group.source["n_experts"]) for group in config.groups] == [
+        ("uniform", 16),
+        ("normal", 16),
+        ("gumbel", 16),
+        ("student-t", 16),
+        ("pareto", 16),
+        ("pareto", 16),
+        ("token-stream", 64),
+    ]
+    assert [group.source.get("tail_index") for group in config.groups[4:6]] == [1.5, 0.8]
+    assert [(group.run.n_tokens, group.run.k) for group in config.groups] == [(256, 2)] * 6 + [(64, 8)]
+    assert {group.run.horizon for group in config.groups} == {10_000}
+    assert [group.source["offsets"] for group in config.groups] == ["iqr"] * 6 + [None]
+    assert config.seeds == tuple(range(16))
+    steps = {(rule["schedule"], rule["step_size"], rule["step_unit"]) for rule in config.rules[1:]}
+    units = {
+        "sign": "percent-of-spread",
+        "constant": "spread",
+        "sqrt": "spread",
+        "harmonic": "inverse-modulus",
+    }
+    assert steps == {(name, step, unit) for name, unit in units.items() for step in (0.3, 1.0, 3.0)}
+    assert sum(len(task.cells) for task in tasks_of(config)) == 7 * 13 * 16
+    assert config.rules[reference_rule(config)]["schedule"] == "harmonic"
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    for text in (TINY, find_experiment("regret-sweep").read_text(encoding="utf-8")):
+        config = configuration(tmp_path, text)
+        document = toml_text(config.document())
+        assert tomllib.loads(document) == config.document()
+        again = configuration(tmp_path, document)
+        assert again == config
+        assert [task.key for task in tasks_of(again)] == [task.key for task in tasks_of(config)]
+
+
+def test_a_none_that_overrides_a_default_reads_back(tmp_path: Path) -> None:
+    text = TINY + '\n[[source]]\nkind = "token-stream"\nn_experts = 64\noffsets = "none"\n'
+    config = configuration(tmp_path, text)
+    assert config.choices[-1].parameters["offsets"] is None
+    assert configuration(tmp_path, toml_text(config.document())) == config
+
+
+def test_a_list_is_an_axis_where_one_value_is_wanted(tmp_path: Path) -> None:
+    text = (
+        "[run]\nk = [1, 2]\n[[source]]\nkind = 'pareto'\nn_experts = [4, 6]\ntail_index = [1, 1.0, 2]\n"
+        + RULE
+    )
+    config = configuration(tmp_path, text)
+    assert [(c.parameters["n_experts"], c.parameters["tail_index"]) for c in config.choices] == [
+        (4, 1.0),
+        (4, 2.0),
+        (6, 1.0),
+        (6, 2.0),
+    ]
+    assert [(group.source["n_experts"], group.run.k) for group in config.groups[:3]] == [
+        (4, 1),
+        (4, 2),
+        (4, 1),
+    ]
+    assert len(config.groups) == 8
+
+
+def test_a_list_is_a_value_where_a_list_is_wanted(tmp_path: Path) -> None:
+    source = "[[source]]\nkind = 'normal'\nn_experts = 3\n"
+    one = configuration(tmp_path, source + "offsets = [0, 1, 2]\n" + RULE)
+    assert [choice.parameters["offsets"] for choice in one.choices] == [[0.0, 1.0, 2.0]]
+    two = configuration(tmp_path, source + "offsets = [[0, 1, 2], 'iqr']\n" + RULE)
+    assert [choice.parameters["offsets"] for choice in two.choices] == [[0.0, 1.0, 2.0], "iqr"]
+
+
+def test_source_defaults_go_where_they_fit(tmp_path: Path) -> None:
+    text = "[source_defaults]\nn_experts = 4\ntail_index = 3.0\n[[source]]\nkind = 'normal'\n"
+    config = configuration(tmp_path, text + "[[source]]\nkind = 'pareto'\n" + RULE)
+    assert "tail_index" not in config.choices[0].parameters
+    assert config.choices[1].parameters["tail_index"] == 3.0
+
+
+def test_a_source_may_set_its_own_batch(tmp_path: Path) -> None:
+    config = configuration(
+        tmp_path, "[run]\nn_tokens = 32\n" + SOURCE + "n_tokens = 8\nk = 1\n" + SOURCE + RULE
+    )
+    assert [(group.run.n_tokens, group.run.k) for group in config.groups] == [(8, 1), (32, 2)]
+    first, second = group_labels(config)
+    assert first != second
+
+
+def test_twins_are_one(tmp_path: Path) -> None:
+    config = configuration(tmp_path, SOURCE + SOURCE + RULE + RULE)
+    assert len(config.groups) == 1
+    assert len(config.rules) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (RULE, "has no source"),
+        (SOURCE, "has no rule"),
+        (
+            "[[source]]\nkind = 'paretto'\n" + RULE,
+            "source[0].kind: unknown source 'paretto'; did you mean 'pareto'?",
+        ),
+        (
+            SOURCE + "[[rule]]\nkind = 'alf_lb'\n",
+            "rule[0].kind: unknown rule 'alf_lb'; did you mean 'alf-lb'?",
+        ),
+        (SOURCE + RULE + "[run]\nhorizn = 3\n", "run.horizn: unknown key 'horizn'; did you mean 'horizon'?"),
+        (
+            SOURCE + RULE + "[source_defaults]\noffset = 1\n",
+            "source_defaults.offset: unknown key 'offset'; did you",
+        ),
+        (
+            SOURCE + "scal = 2.0\n" + RULE,
+            "source[0].scal: unknown key of normal 'scal'; did you mean 'scale'?",
+        ),
+        (SOURCE + "tail_index = 2.0\n" + RULE, "source[0].tail_index: unknown key of normal 'tail_index'"),
+        (SOURCE + "seed = 2\n" + RULE, "source[0].seed: unknown key of normal 'seed'"),
+        (SOURCE + "scale = -1.0\n" + RULE, "source[0].scale: `scale` must be"),
+        (
+            SOURCE + "scale = 'big'\n" + RULE,
+            "source[0].scale: expected `float`, got `str`; the value is 'big'",
+        ),
+        (SOURCE + "scale = [1.0, 'big']\n" + RULE, "source[0].scale: expected `float`, got `str`"),
+        (SOURCE + "scale = []\n" + RULE, "source[0].scale is an empty list"),
+        (
+            SOURCE + "transform = 'sigmod'\n" + RULE,
+            "source[0].transform: unknown value 'sigmod'; did you mean",
+        ),
+        (SOURCE + "[[rule]]\nkind = 'alf-lb'\nstep_size = 0.0\n", "rule[0].step_size: `step_size` must be"),
+        (
+            SOURCE + "[[rule]]\nkind = 'alf-lb'\nstep_unit = 'spred'\n",
+            "rule[0].step_unit: unknown value 'spred'; did",
+        ),
+        (
+            SOURCE + "[[rule]]\nkind = 'none'\nstep_size = 1.0\n",
+            "rule[0].step_size: unknown key of none 'step_size'",
+        ),
+        (
+            SOURCE + RULE + "[run]\nk = 4\n",
+            "k must be below the source's number of experts; normal has 4, k is 4",
+        ),
+        (SOURCE + RULE + "[run]\nk = 0\n", "run.k: `k` must be at least 1, got 0"),
+        (SOURCE + "k = 0\n" + RULE, "source[0].k: `k` must be at least 1, got 0"),
+        (SOURCE + RULE + "[run]\nhorizon = 1.5\n", "run.horizon: expected `int`, got `float`"),
+        (SOURCE + RULE + "[run]\nn_records = 1\n", "run.n_records: `n_records` must be at least 2, got 1"),
+        (SOURCE + RULE + "[run]\ncomparator = 'best'\n", "run.comparator: unknown value 'best'"),
+        (SOURCE + RULE + "[run]\nseeds = 'x'\n", "run.seeds is FIRST:END"),
+        (
+            SOURCE + RULE + "[reference]\nschedul = 'sign'\n",
+            "reference.schedul: unknown key 'schedul'; did you mean",
+        ),
+        ("[[source]]\nkind = 'normal'\n" + RULE, "source[0] (Normal) needs n_experts"),
+        ("[[source]]\nkind = ['normal']\n" + RULE, "source[0].kind: unknown source"),
+        (
+            "[[source]]\nkind = 'recorded'\nscores = 'nowhere.npy'\n" + RULE,
+            "source[0].scores: `scores` names the file",
+        ),
+        ("[[source]]\nkind = 'token-stream'\ncounts = 'olmo'\n" + RULE, "source[0].counts: `counts` must be"),
+    ],
+)
+def test_one_clear_error(tmp_path: Path, text: str, words: str) -> None:
+    assert words in refusal(tmp_path, text)
+
+
+def test_the_default_unit_depends_on_the_schedule(tmp_path: Path) -> None:
+    rule = "[[rule]]\nkind = 'alf-lb'\n"
+    config = configuration(tmp_path, SOURCE + rule + rule + "step_size = 'auto'\nstep_unit = 'default'\n")
+    assert [rule["step_unit"] for rule in config.rules] == ["score", "score"]
+    assert rule_labels(config) == ("harmonic 1", "harmonic auto")
+
+
+def test_labels_tell_rules_apart(tmp_path: Path) -> None:
+    rule = "[[rule]]\nkind = 'alf-lb'\nschedule = 'sign'\n"
+    units = "step_unit = ['spread', 'percent-of-spread']\n"
+    config = configuration(tmp_path, SOURCE + rule + units + rule + "delay = 3\nrecentre = true\n")
+    assert rule_labels(config) == (
+        "sign x1, spread",
+        "sign x1, percent-of-spread",
+        "sign 1, recentre=True, delay=3",
+    )
+
+
+def test_differences_name_the_keys(tmp_path: Path) -> None:
+    here = configuration(tmp_path, TINY)
+    there = configuration(tmp_path, TINY.replace("0.8", "1.5").replace("horizon = 50", "horizon = 51"))
+    assert differences(here.identity(), there.identity()) == [
+        "run.horizon (51 there, 50 here)",
+        "source[1].tail_index (1.5 there, 0.8 here)",
+    ]
+    fewer = configuration(tmp_path, TINY + RULE.replace("none", "alf-lb"))
+    assert differences(here.identity(), fewer.identity()) == ["rule (4 there, 3 here)"]
+    seeds = configuration(tmp_path, TINY.replace("0:2", "0:9"))
+    assert differences(here.identity(), seeds.identity()) == []
+
+
+def test_the_reference_falls_back_to_the_first_rule(tmp_path: Path) -> None:
+    assert reference_rule(configuration(tmp_path, TINY)) == 2
+    assert reference_rule(configuration(tmp_path, SOURCE + RULE)) == 0
+    assert (
+        reference_rule(configuration(tmp_path, TINY.replace('reference = { schedule = "harmonic" }', "")))
+        == 0
+    )
