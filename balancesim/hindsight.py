@@ -38,19 +38,33 @@ class FixedBias(NamedTuple):
     excess : float
         Estimated excess of the mean per-token dual over its minimum: what the last Newton step leaves of
         half its squared decrement.
+    gain : float
+        What the bias is expected to gain on the population minimiser over the whole run, per token, by
+        fitting the run's own noise: half the trace of the pseudo-inverse Hessian times the covariance of the
+        batches' violations. Along the run the gain grows linearly.
     n_passes : int
         Passes over the batches, partial ones included.
     """
 
     bias: Float64Array
     excess: float
+    gain: float
     n_passes: int
 
 
 class _Pass(NamedTuple):
     change: float
     gradient: Float64Array
+    covariance: Float64Array
     laplacian: Float64Array
+
+
+class _Descent(NamedTuple):
+    bias: Float64Array
+    width: float
+    excess: float
+    n_passes: int
+    last: _Pass
 
 
 def best_fixed_bias(source: Source, *, n_tokens: int, k: int, n_steps: int) -> FixedBias:
@@ -77,15 +91,17 @@ def best_fixed_bias(source: Source, *, n_tokens: int, k: int, n_steps: int) -> F
     total = available_steps(source, n_tokens, n_steps)
     bias = np.zeros(source.n_experts)
     width = _boundary_width(source, k)
-    passes, excess = 0, math.inf
+    n_passes = 0
     stretch = min(total, max(1, 4096 // n_tokens))
     limit = wide_limit(source)
     while True:
         tolerance = _TOLERANCE if stretch == total else _ROUGH
-        bias, width, excess, used = _descend(source, n_tokens, k, stretch, bias, width, limit, tolerance)
-        passes += used
+        found = _descend(source, n_tokens, k, stretch, bias, width, limit, tolerance)
+        bias, width, n_passes = found.bias, found.width, n_passes + found.n_passes
         if stretch == total:
-            return FixedBias(bias, excess, passes)
+            inverse = np.linalg.inv(_joined(found.last.laplacian))
+            gain = 0.5 * float(np.sum(inverse * found.last.covariance))
+            return FixedBias(bias, found.excess, gain, n_passes)
         stretch = min(total, stretch * 16)
 
 
@@ -98,8 +114,8 @@ def _descend(
     width: float,
     limit: float,
     tolerance: float,
-) -> tuple[Float64Array, float, float, int]:
-    """Newton steps with halving on one stretch; returns bias, width, excess and number of passes."""
+) -> _Descent:
+    """Take Newton steps with halving on one stretch."""
     n_experts = source.n_experts
     noise = k * (1.0 - k / n_experts) / n_tokens
     here = _pass(source, n_tokens, k, n_steps, bias, bias, width, limit)
@@ -112,7 +128,7 @@ def _descend(
         stiffness = np.trace(here.laplacian) / (n_experts - 1)
         allowed = tolerance * 0.5 * noise / max(stiffness, 1e-300) / n_steps
         if _CONTRACTION * excess <= allowed or _is_settled(direction, bias):
-            return bias + direction, width, _CONTRACTION * excess, used
+            return _Descent(bias + direction, width, _CONTRACTION * excess, used, here)
         # Far from the minimum, near-ties describe the dual only within a few widths.
         step = min(1.0, 16.0 * width / max(np.abs(direction).max(), 1e-300))
         while True:
@@ -123,9 +139,9 @@ def _descend(
                 break
             step *= 0.5
         if there.change >= 0.0:
-            return bias, width, excess, used
+            return _Descent(bias, width, excess, used, here)
         bias, here = candidate - candidate.mean(), there
-    return bias, width, excess, used
+    return _Descent(bias, width, excess, used, here)
 
 
 def _is_settled(direction: Float64Array, bias: Float64Array) -> bool:
@@ -134,14 +150,18 @@ def _is_settled(direction: Float64Array, bias: Float64Array) -> bool:
 
 
 def _solve(laplacian: Float64Array, gradient: Float64Array) -> Float64Array:
-    """Newton direction on the zero-sum subspace; a little of the complete graph joins unseen pairs."""
-    n = gradient.size
-    mean = np.trace(laplacian) / max(n - 1, 1)
-    ridge = max(1e-3 * mean, 1e-300)
-    joined = laplacian + ridge * (np.eye(n) - 1.0 / n) + np.full((n, n), max(mean, 1e-300) / n)
-    solution: Float64Array = np.linalg.solve(joined, gradient - gradient.mean())
+    """Newton direction on the zero-sum subspace."""
+    solution: Float64Array = np.linalg.solve(_joined(laplacian), gradient - gradient.mean())
     solution -= solution.mean()
     return solution
+
+
+def _joined(laplacian: Float64Array) -> Float64Array:
+    """Make a Laplacian invertible: the complete graph joins unseen pairs, the mean gets a value."""
+    n = len(laplacian)
+    mean = max(float(np.trace(laplacian)) / (n - 1), 1e-300)
+    joined: Float64Array = laplacian + 1e-3 * mean * (np.eye(n) - 1.0 / n) + np.full((n, n), mean / n)
+    return joined
 
 
 def _boundary_width(source: Source, k: int) -> float:
@@ -171,28 +191,20 @@ def _pass(
     tile: Any = np.zeros((n_rows(n_experts), LANES), dtype)
     at, before = padded(bias.astype(dtype)), padded(previous.astype(dtype))
     loads: IntArray = np.zeros(n_experts, np.int64)
+    products: Float64Array = np.zeros((n_experts, n_experts))
     near_ties: IntArray = np.zeros((n_experts, n_experts), np.int64)
     change = 0.0
     for chunk in chunks(source, n_tokens, k, n_steps, steps_per_chunk=_STEPS_PER_CHUNK):
         change += dual_pass(
-            chunk.model,
-            tile,
-            chunk.first,
-            chunk.last,
-            n_tokens,
-            k,
-            at,
-            before,
-            limit,
-            width,
-            loads,
-            near_ties,
-        )
+            chunk.model, tile, chunk.first, chunk.last, n_tokens, k, at, before, limit, width, loads,
+            products, near_ties,
+        )  # fmt: skip
     total = n_tokens * n_steps
     adjacency = (near_ties + near_ties.T) / (2.0 * width * total)
     balance = k / n_experts * float(at.astype(np.float64).sum() - before.astype(np.float64).sum())
     return _Pass(
         change / total - balance,
         loads / total - k / n_experts,
+        products / n_steps,
         np.diag(adjacency.sum(axis=1)) - adjacency,
     )

@@ -61,10 +61,14 @@ class Comparator(NamedTuple):
         The population minimiser p*, the best fixed bias in hindsight, or a bias that was passed in.
     bias : (E,) ndarray of float64
         One vector for the whole run.
+    gain : float
+        What the best fixed bias in hindsight is expected to gain on the population minimiser by fitting the
+        run's noise; it grows linearly along the run. Zero for the other kinds.
     """
 
     kind: Literal["population", "hindsight", "given"]
     bias: Float64Array
+    gain: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,20 +290,20 @@ def _with_step_size(rule: PriceRule, source: Source, k: int) -> PriceRule:
 
 def _find_comparator(comparator: Any, source: Source, n_tokens: int, k: int, n_steps: int) -> Comparator:
     if not isinstance(comparator, str):
-        return Comparator("given", as_bias(comparator, source.n_experts, "comparator"))
+        return Comparator("given", as_bias(comparator, source.n_experts, "comparator"), 0.0)
     if comparator not in ("auto", "population", "hindsight"):
         raise InputError(
             f'`comparator` must be "auto", "population", "hindsight" or an (E,) bias, got {comparator!r}'
         )
     population = source.population_bias() if comparator != "hindsight" else None
     if population is not None:
-        return Comparator("population", population)
+        return Comparator("population", population, 0.0)
     if comparator == "population":
         raise InputError(
             f'`comparator` "population" is not known for {source.describe()}; use "hindsight" or "auto"'
         )
     found = best_fixed_bias(source, n_tokens=n_tokens, k=k, n_steps=n_steps)
-    return Comparator("hindsight", found.bias)
+    return Comparator("hindsight", found.bias, found.gain)
 
 
 class _Loop:

@@ -33,11 +33,14 @@ def count_near_ties(tile, bias, k, n_experts, top, n_lanes, width, second, near_
 
 
 @kernel
-def dual_pass(model, tile, first, last, n_tokens, k, bias, previous, limit, width, loads, near_ties):
+def dual_pass(
+    model, tile, first, last, n_tokens, k, bias, previous, limit, width, loads, products, near_ties
+):
     """Route steps ``first .. last`` (counted from 0, inclusive) at ``bias``.
 
-    Adds to ``loads`` (E,) and ``near_ties`` (E, E); returns the sum over tokens of
-    topsum_K(x + bias) - topsum_K(x + previous). Biases have the tile's dtype and as many entries as rows.
+    Adds to ``loads`` (E,), to ``products`` (E, E), the outer products of the batches' violations, and to
+    ``near_ties`` (E, E); returns the sum over tokens of topsum_K(x + bias) - topsum_K(x + previous). Biases
+    have the tile's dtype and as many entries as rows.
     """
     n_experts = model.n_experts
     top = np.empty((n_ranks(k), LANES), tile.dtype)
@@ -49,17 +52,27 @@ def dual_pass(model, tile, first, last, n_tokens, k, bias, previous, limit, widt
     words = np.empty((4, LANES), np.uint32)
     sums = np.zeros(LANES)
     offsets = np.empty(n_experts)
+    batch_loads = np.empty(n_experts, np.int64)
+    violation = np.empty(n_experts)
     for step in range(first, last + 1):
         offsets_at(model, step, offsets)
+        for e in range(n_experts):
+            batch_loads[e] = 0
         for token in range(0, n_tokens, LANES):
             n_lanes = min(LANES, n_tokens - token)
             draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words)
             find_top(tile, previous, k, previous_top, group, n_lanes)
             find_top(tile, bias, k, top, group, n_lanes)
             n_wide = find_wide(previous_top, k, n_lanes, limit, wide)
-            count_loads(tile, bias, k, n_experts, top, n_lanes, loads)
+            count_loads(tile, bias, k, n_experts, top, n_lanes, batch_loads)
             add_differences(
                 tile, k, n_experts, bias, top, previous, previous_top, n_lanes, wide, n_wide, scratch, sums
             )
             count_near_ties(tile, bias, k, n_experts, top, n_lanes, width, second, near_ties)
+        for e in range(n_experts):
+            loads[e] += batch_loads[e]
+            violation[e] = batch_loads[e] / n_tokens - k / n_experts
+        for e in range(n_experts):
+            for other in range(n_experts):
+                products[e, other] += violation[e] * violation[other]
     return sums.sum()

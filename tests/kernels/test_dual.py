@@ -34,14 +34,20 @@ def test_equals_plain_counting(source, k):
     bias = np.linspace(-0.5, 0.5, source.n_experts).astype(dtype)
     previous = np.zeros(source.n_experts, dtype)
     loads = np.zeros(source.n_experts, np.int64)
+    products = np.zeros((source.n_experts,) * 2)
     counts = np.zeros((source.n_experts,) * 2, np.int64)
     tile = np.zeros((n_rows(source.n_experts), LANES), dtype)
     change = dual_pass(
         source.kernel_model(), tile, 0, n_steps - 1, n_tokens, k,
-        padded(bias), padded(previous), 1e3, WIDTH, loads, counts,
+        padded(bias), padded(previous), 1e3, WIDTH, loads, products, counts,
     )  # fmt: skip
     scores = np.concatenate([source.batch(step, n_tokens) for step in range(n_steps)])
     assert loads.tolist() == naive.loads_of(naive.choose(scores, bias, k), source.n_experts)
+    each = np.array(
+        [naive.loads_of(naive.choose(s, bias, k), source.n_experts) for s in (scores[:20], scores[20:])]
+    )
+    violations = each / n_tokens - k / source.n_experts
+    np.testing.assert_allclose(products, violations.T @ violations, atol=1e-14)
     assert (counts == near_ties(scores, bias, k)).all()
     # Scores up to 1e3 are differenced as rounded to the dtype, K of them a token.
     tolerance = 2e3 * float(np.finfo(dtype).eps) * k * len(scores)
