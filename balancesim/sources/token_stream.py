@@ -167,7 +167,7 @@ class TokenStream(NoisySource):
 
     def describe(self) -> str:
         shift = "" if self.switch_to is None else f", then {self.switch_to}"
-        return f"TokenStream ({self.counts} layer {self.layer}{shift})"
+        return f"TokenStream ({self.counts} layer {self.layer}{shift}; statistics, not logits)"
 
 
 class _Phase(NamedTuple):
