@@ -143,7 +143,11 @@ def run_command(
     if dry_run:
         _list_cells(run, configuration, request)
         return
-    ctx.exit(_execute(run, configuration, request))
+    try:
+        ctx.exit(_execute(run, configuration, request))
+    except KeyboardInterrupt:
+        _say_interrupted(run, configuration, request)
+        ctx.exit(INTERRUPTED)
 
 
 def _configure(request: Request) -> "tuple[Configuration, tuple[str, ...]]":
@@ -162,22 +166,18 @@ def _configure(request: Request) -> "tuple[Configuration, tuple[str, ...]]":
 def _execute(run: "RunDirectory", configuration: "Configuration", request: Request) -> int:
     from balancesim.cli.progress import ProgressBar
     from balancesim.sweep import group_summary, run_sweep
-    from balancesim.sweep.store import recorded_figures
+    from balancesim.sweep.summary import figures_are_current
 
-    try:
-        outcome = run_sweep(
-            run,
-            configuration,
-            executor=request.executor,  # type: ignore[arg-type]  # the option's choices are the executors
-            jobs=request.jobs or _cores(),
-            fresh=request.fresh,
-            fail_fast=request.fail_fast,
-            reporter=ProgressBar(quiet=request.quiet),
-        )
-    except KeyboardInterrupt:
-        return _interrupted(run, configuration, request)
-    figures = recorded_figures(run)
-    if outcome.n_before == outcome.n_cells and figures and all(path.exists() for path in figures):
+    outcome = run_sweep(
+        run,
+        configuration,
+        executor=request.executor,  # type: ignore[arg-type]  # the option's choices are the executors
+        jobs=request.jobs or _cores(),
+        fresh=request.fresh,
+        fail_fast=request.fail_fast,
+        reporter=ProgressBar(quiet=request.quiet),
+    )
+    if outcome.n_before == outcome.n_cells and figures_are_current(run):
         if request.as_json:
             _print_document(run, configuration, outcome, group_summary(run))
         else:
@@ -194,7 +194,7 @@ def _finish(
     from balancesim.cli.progress import working
     from balancesim.report import summary_table, write_report
     from balancesim.sweep import group_summary
-    from balancesim.sweep.store import record_figures
+    from balancesim.sweep.summary import record_figures
 
     for label, message in outcome.failures.items():
         click.echo(f"failed: {label}: {message}", err=True)
@@ -218,16 +218,16 @@ def _finish(
         )
 
 
-def _interrupted(run: "RunDirectory", configuration: "Configuration", request: Request) -> int:
-    from balancesim.sweep import plan_sweep
+def _say_interrupted(run: "RunDirectory", configuration: "Configuration", request: Request) -> None:
+    from balancesim.sweep.preview import preview
 
-    plan = plan_sweep(run, configuration)
+    cells = preview(run, configuration).cells
+    n_done = sum(cell.state == "done" for cell in cells)
     click.echo(
-        f"interrupted: {plan.n_done} of {plan.n_cells} cells are done and kept in {run.path}; "
+        f"interrupted: {n_done} of {len(cells)} cells are done and kept in {run.path}; "
         f"continue with:\n  {request.resuming()}",
         err=True,
     )
-    return INTERRUPTED
 
 
 def _print_document(

@@ -25,12 +25,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         try:
             write(temporary)
-            _sync(temporary)
+            _sync(temporary, os.O_RDWR)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _sync(path.parent, os.O_RDONLY)
     except OSError as error:
         raise storage_error(path.parent, error) from error
 
@@ -66,8 +67,8 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

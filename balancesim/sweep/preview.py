@@ -8,7 +8,7 @@ from balancesim.sweep.cells import tasks_of
 from balancesim.sweep.configuration import Configuration
 from balancesim.sweep.labels import group_labels, rule_labels
 from balancesim.sweep.session import plan_sweep
-from balancesim.sweep.store import RunDirectory, States
+from balancesim.sweep.store import NOTHING_DONE, RunDirectory, States
 
 State = Literal["done", "failed", "lost", "to do"]
 
@@ -38,7 +38,7 @@ def preview(run: RunDirectory, configuration: Configuration, *, fresh: bool = Fa
     A directory that cannot continue with the configuration has none of its cells; so has a fresh start.
     """
     conflict = None
-    states = States(frozenset(), {}, frozenset(), {})
+    states = NOTHING_DONE
     if not fresh:
         try:
             states = plan_sweep(run, configuration).states

@@ -12,6 +12,7 @@ from balancesim.sweep.executors import ExecutorName, Result, execute
 from balancesim.sweep.labels import group_labels
 from balancesim.sweep.scales import Scale, scale_of
 from balancesim.sweep.store import (
+    NOTHING_DONE,
     RunDirectory,
     States,
     changed_versions,
@@ -173,39 +174,38 @@ def run_sweep(
             raise RunDirectoryError(problem)
     make_folders(run)
     with locked(run):
-        if fresh:
-            clear(run)
-        plan = plan_sweep(run, configuration)
+        plan = _plan_anew(run, configuration) if fresh else plan_sweep(run, configuration)
         if plan.waiting or plan.states.damaged or not is_current(run, plan.configuration, plan.states):
-            prepare(run, plan.configuration)
-            return _run(plan, executor, jobs, fail_fast, reporter)
+            return _run(plan, executor, jobs, fresh, fail_fast, reporter)
         return Outcome(plan.n_cells, plan.n_done, 0, {})
 
 
-def _run(plan: Plan, executor: ExecutorName, jobs: int, fail_fast: bool, reporter: Reporter) -> Outcome:
-    for path, reason in plan.states.damaged.items():
-        aside = set_aside(path)
-        reporter.note(f"{path} cannot be used: {reason}; set aside as {aside.name}")
-    n_lost = n_cells([task for task in plan.waiting if task.key in plan.states.lost])
-    if n_lost:
-        reporter.note(f"{n_lost} cells were lost when an earlier run was killed; they are run again")
-    if plan.waiting:
-        for change in changed_versions(plan.run):
-            reporter.note(f"this directory was begun with {change}; numbers may differ in their last bits")
+def _plan_anew(run: RunDirectory, configuration: Configuration) -> Plan:
+    return Plan(run, configuration, tasks_of(configuration), NOTHING_DONE)
+
+
+def _run(
+    plan: Plan, executor: ExecutorName, jobs: int, fresh: bool, fail_fast: bool, reporter: Reporter
+) -> Outcome:
     tally = _Tally(reporter)
-    # Measuring the scales compiles, and may take as long as many cells: the bar is up before.
     reporter.start(n_cells(plan.waiting))
     try:
+        # May refuse the configuration: before anything is removed or written.
         assignments = _assignments(plan)
-        results = execute(assignments, executor=executor, jobs=jobs, progress=tally.progress)
-        with closing(results):
-            for result in results:
-                tally.add(result)
-                if fail_fast and result.error is not None:
-                    break
-    except KeyboardInterrupt:
-        write_summary(plan.run, plan.configuration)
-        raise
+        if fresh:
+            clear(plan.run)
+        prepare(plan.run, plan.configuration)
+        _report_leftovers(plan, reporter)
+        try:
+            results = execute(assignments, executor=executor, jobs=jobs, progress=tally.progress)
+            with closing(results):
+                for result in results:
+                    tally.add(result)
+                    if fail_fast and result.error is not None:
+                        break
+        except KeyboardInterrupt:
+            write_summary(plan.run, plan.configuration)
+            raise
     finally:
         reporter.stop()
     write_summary(plan.run, plan.configuration)
@@ -221,6 +221,19 @@ def _run(plan: Plan, executor: ExecutorName, jobs: int, fail_fast: bool, reporte
         n_lost=tally.n_lost,
         stopped=fail_fast and bool(tally.failures),
     )
+
+
+def _report_leftovers(plan: Plan, reporter: Reporter) -> None:
+    """Set damaged parts aside and say so; say what was lost, and what has changed since."""
+    for path, reason in plan.states.damaged.items():
+        aside = set_aside(path)
+        reporter.note(f"{path} cannot be used: {reason}; set aside as {aside.name}")
+    n_lost = n_cells([task for task in plan.waiting if task.key in plan.states.lost])
+    if n_lost:
+        reporter.note(f"{n_lost} cells were lost when an earlier run was killed; they are run again")
+    if plan.waiting:
+        for change in changed_versions(plan.run):
+            reporter.note(f"this directory was begun with {change}; numbers may differ in their last bits")
 
 
 class _Tally:

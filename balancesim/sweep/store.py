@@ -92,6 +92,10 @@ class States:
     damaged: dict[Path, str]
 
 
+NOTHING_DONE = States(frozenset(), {}, frozenset(), {})
+"""The states in a new directory."""
+
+
 def read_configuration(run: RunDirectory) -> Configuration:
     """The configuration a run directory holds.
 
@@ -136,7 +140,7 @@ def conflict(run: RunDirectory, configuration: Configuration) -> str | None:
     except OSError as error:
         raise storage_error(run.path, error) from error
     found = differences(configuration.identity(), read_configuration(run).identity())
-    engine = _read_json(run.manifest_file).get("engine_version", ENGINE_VERSION)
+    engine = read_manifest(run).get("engine_version", ENGINE_VERSION)
     if engine != ENGINE_VERSION:
         found.append(f"engine version ({engine} there, {ENGINE_VERSION} here)")
     if not found:
@@ -199,7 +203,7 @@ def clear(run: RunDirectory) -> None:
     RunDirectoryError
         If a file cannot be removed.
     """
-    figures = _read_json(run.manifest_file).get("figures", [])
+    figures = read_manifest(run).get("figures", [])
     patterns = ("part-*.parquet", "damaged-*", "failed-*.json", "claim-*.json", f"{TEMPORARY}*")
     try:
         for pattern in patterns:
@@ -259,21 +263,19 @@ def set_aside(path: Path) -> Path:
         raise storage_error(path.parent, error) from error
 
 
-def record_figures(run: RunDirectory, paths: Sequence[Path]) -> None:
-    """Note in the manifest which figures are ours, so that a fresh start can remove them."""
-    document = _read_json(run.manifest_file)
-    names = sorted({*document.get("figures", []), *(path.name for path in paths)})
-    write_json(run.manifest_file, {**document, "figures": names})
-
-
 def recorded_figures(run: RunDirectory) -> list[Path]:
     """The figures the manifest names."""
-    return [run.figures / name for name in _read_json(run.manifest_file).get("figures", [])]
+    return [run.figures / name for name in read_manifest(run).get("figures", [])]
+
+
+def read_manifest(run: RunDirectory) -> dict[str, Any]:
+    """The manifest, empty where it is missing or damaged."""
+    return _read_json(run.manifest_file)
 
 
 def changed_versions(run: RunDirectory) -> list[str]:
     """What differs between the machine and versions that began this directory and the present ones."""
-    stored, present = _read_json(run.manifest_file), manifest()
+    stored, present = read_manifest(run), manifest()
     return [
         f"{key} {stored[part].get(key)} (now {value})"
         for part in ("versions", "machine")

@@ -3,12 +3,14 @@
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from balancesim.errors import RunDirectoryError
+from balancesim.sweep.atomic import write_json
 from balancesim.sweep.cells import Task, canonical_json, tasks_of
 from balancesim.sweep.configuration import Configuration
 from balancesim.sweep.labels import group_labels, rule_labels
@@ -21,7 +23,14 @@ from balancesim.sweep.parts import (
     read_rows,
     write_table,
 )
-from balancesim.sweep.store import RunDirectory, States, read_configuration, scan
+from balancesim.sweep.store import (
+    RunDirectory,
+    States,
+    read_configuration,
+    read_manifest,
+    recorded_figures,
+    scan,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +100,34 @@ def is_current(run: RunDirectory, configuration: Configuration, states: States) 
     except DamagedPartError:
         return False
     return document == _identity(task for task in tasks_of(configuration) if task.key in states.done)
+
+
+def record_figures(run: RunDirectory, paths: Sequence[Path]) -> None:
+    """Note in the manifest which figures are ours, and of which cells.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the manifest cannot be written.
+    """
+    document = read_manifest(run)
+    names = sorted({*document.get("figures", []), *(path.name for path in paths)})
+    write_json(run.manifest_file, {**document, "figures": names, "figures_show": _shown(run)})
+
+
+def figures_are_current(run: RunDirectory) -> bool:
+    """Whether all figures are there and show the cells that the summary holds."""
+    paths = recorded_figures(run)
+    if not paths or not all(path.exists() for path in paths):
+        return False
+    return bool(read_manifest(run).get("figures_show") == _shown(run))
+
+
+def _shown(run: RunDirectory) -> str | None:
+    try:
+        return str(read_document(run.summary_file, _METADATA).get("tasks"))
+    except DamagedPartError:
+        return None
 
 
 def load_summary(run: RunDirectory) -> "pd.DataFrame":

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from balancesim.sweep.store import RunDirectory, record_figures
+from balancesim.sweep.store import RunDirectory
+from balancesim.sweep.summary import record_figures
 from tests.sweep.tiny import TINY, configuration, parts, summary_bytes, sweep, write
 
 # A second of work in eight tasks, so that a signal falls between two of them.

@@ -317,9 +317,14 @@ def test_a_step_without_a_modulus_stops_before_any_cell(tmp_path: Path) -> None:
     text = TINY.replace(
         'kind = "normal"', 'kind = "factor"\nnoise = "uniform"\nstrength = 0.0\nscale = 1e-9'
     ).replace('offsets = "iqr"', "offsets = [0, 1, 2, 3, 4, 5]")
+    impossible = configuration(tmp_path, text)
     with pytest.raises(ConfigurationError, match=r"multiples of 1/mu needs the modulus"):
-        sweep(tmp_path / "run", configuration(tmp_path, text))
+        sweep(tmp_path / "run", impossible)
     assert parts(tmp_path / "run") == []
+    sweep(tmp_path / "run", configuration(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"multiples of 1/mu needs the modulus"):
+        sweep(tmp_path / "run", impossible, fresh=True)
+    assert len(parts(tmp_path / "run")) == N_TASKS
 
 
 def test_parts_hold_what_their_cells_came_to(whole: Path) -> None:

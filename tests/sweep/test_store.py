@@ -11,9 +11,9 @@ from balancesim.sweep.store import (
     conflict,
     locked,
     read_configuration,
-    record_figures,
     recorded_figures,
 )
+from balancesim.sweep.summary import record_figures
 from tests.sweep.tiny import TINY, configuration, sweep
 
 

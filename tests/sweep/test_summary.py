@@ -12,6 +12,7 @@ from balancesim.errors import RunDirectoryError
 from balancesim.sweep import group_records, group_summary, load_summary, load_trajectories
 from balancesim.sweep.cells import tasks_of
 from balancesim.sweep.store import RunDirectory
+from balancesim.sweep.summary import figures_are_current, record_figures
 from tests.sweep.tiny import N_CELLS, TINY, configuration, parts, sweep
 
 RULES = ("no balancing", "sign x1", "harmonic x1")
@@ -146,6 +147,18 @@ def test_a_run_without_its_summary_is_read_from_its_parts(run: RunDirectory, tmp
     sweep(copy.path, configuration(tmp_path, TINY.replace("0:2", "0:4")))
     copy.summary_file.unlink()
     pd.testing.assert_frame_equal(load_summary(copy), load_summary(run), check_exact=True)
+
+
+def test_figures_of_fewer_cells_are_not_current(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    sweep(run.path, configuration(tmp_path))
+    run.figures.mkdir()
+    (run.figures / "a.png").touch()
+    assert not figures_are_current(run)
+    record_figures(run, [run.figures / "a.png"])
+    assert figures_are_current(run)
+    sweep(run.path, configuration(tmp_path, TINY.replace("0:2", "0:3")))
+    assert not figures_are_current(run)
 
 
 def test_damaged_rows_are_an_error(tmp_path: Path) -> None:
