@@ -185,6 +185,7 @@ def _pass(
 ) -> _Pass:
     """Replay the batches once at ``bias``; the change is that of the mean dual from ``previous``."""
     from balancesim.kernels.dual import dual_pass
+    from balancesim.kernels.scores import draw_pointer
 
     n_experts = source.n_experts
     dtype = score_dtype(source)
@@ -195,8 +196,9 @@ def _pass(
     near_ties: IntArray = np.zeros((n_experts, n_experts), np.int64)
     change = 0.0
     for chunk in chunks(source, n_tokens, k, n_steps, steps_per_chunk=_STEPS_PER_CHUNK):
+        draw = draw_pointer(chunk.model, dtype)
         change += dual_pass(
-            chunk.model, tile, chunk.first, chunk.last, n_tokens, k, at, before, limit, width, loads,
+            draw, chunk.model, tile, chunk.first, chunk.last, n_tokens, k, at, before, limit, width, loads,
             products, near_ties,
         )  # fmt: skip
     total = n_tokens * n_steps

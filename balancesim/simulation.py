@@ -17,6 +17,7 @@ from balancesim.hindsight import best_fixed_bias
 from balancesim.kernels import rules as rule_codes
 from balancesim.kernels.loop import NOT_FINITE, RUNNING, Record, Rules, Tally, Workspace, run_steps
 from balancesim.kernels.model import LANES, n_rows
+from balancesim.kernels.scores import draw_pointer
 from balancesim.problem import check_sizes
 from balancesim.routing import as_bias, padded
 from balancesim.sources.base import Source
@@ -378,8 +379,9 @@ class _Loop:
         per_chunk = 1 if self.python_states else max(1, _SCORES_PER_CALL // per_step)
         reported = time.monotonic()
         for chunk in chunks(self.source, self.n_tokens, self.k, self.n_steps, steps_per_chunk=per_chunk):
+            draw = draw_pointer(chunk.model, self.workspace.tile.dtype)
             run_steps(
-                chunk.model, self.kernel_rules, self.tally, self.record, self.workspace,
+                draw, chunk.model, self.kernel_rules, self.tally, self.record, self.workspace,
                 chunk.first + 1, chunk.last + 1, self.n_tokens, self.k, limit, self.largest_price,
             )  # fmt: skip
             if self.python_states:

@@ -5,7 +5,7 @@ import numpy as np
 from balancesim.kernels.difference import add_differences, find_wide
 from balancesim.kernels.jit import inner, kernel
 from balancesim.kernels.model import LANES
-from balancesim.kernels.scores import draw_tile, offsets_at
+from balancesim.kernels.scores import offsets_at
 from balancesim.kernels.topk import count_loads, find_top, hi, n_ranks
 
 
@@ -34,7 +34,7 @@ def count_near_ties(tile, bias, k, n_experts, top, n_lanes, width, second, near_
 
 @kernel
 def dual_pass(
-    model, tile, first, last, n_tokens, k, bias, previous, limit, width, loads, products, near_ties
+    draw, model, tile, first, last, n_tokens, k, bias, previous, limit, width, loads, products, near_ties
 ):
     """Route steps ``first .. last`` (counted from 0, inclusive) at ``bias``.
 
@@ -60,7 +60,7 @@ def dual_pass(
             batch_loads[e] = 0
         for token in range(0, n_tokens, LANES):
             n_lanes = min(LANES, n_tokens - token)
-            draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words)
+            draw(model, offsets, tile, step, token, n_lanes, n_tokens, words)
             find_top(tile, previous, k, previous_top, group, n_lanes)
             find_top(tile, bias, k, top, group, n_lanes)
             n_wide = find_wide(previous_top, k, n_lanes, limit, wide)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from balancesim.kernels.jit import inline
+from balancesim.kernels.jit import pasted
 
 
 def _build(
@@ -45,12 +45,12 @@ def _build(
     q10, q12, q14, q16 = (real((-1) ** (n // 2) * quarter**n / math.factorial(n)) for n in (10, 12, 14, 16))
     bit_one, bit_two = integer(1), integer(2)
 
-    @inline
+    @pasted
     def power_of_two(k):
         """2**k for an integer-valued float k within the exponent range."""
         return real(integer((integer(k) + bias) << shift).view(real))
 
-    @inline
+    @pasted
     def log_of_ratio(numerator, denominator, exponent):
         """exponent log 2 + 2 atanh(numerator / denominator)."""
         s = numerator / denominator
@@ -62,7 +62,7 @@ def _build(
         y = ((((y + a9) * z + a7) * z + a5) * z + a3) * z
         return exponent * ln2_hi + (two * s + (s * y + exponent * ln2_lo))
 
-    @inline
+    @pasted
     def log(x):
         """Natural logarithm of a positive normal number."""
         bits = real(x).view(integer)
@@ -70,7 +70,7 @@ def _build(
         m = real(integer(bits - integer(exponent << shift)).view(real))
         return log_of_ratio(m - one, m + one, real(exponent))
 
-    @inline
+    @pasted
     def minus_log_complement(w, complement):
         """-log(1 - w), accurate at both ends; ``complement`` is 1 - w, exact where it is small."""
         bits = real(complement).view(integer)
@@ -81,7 +81,7 @@ def _build(
         denominator = two - w if near else m + one
         return -log_of_ratio(numerator, denominator, real(0.0) if near else real(exponent))
 
-    @inline
+    @pasted
     def exp(x):
         """Exponential; infinite above the range, zero below it."""
         k = np.floor(x * log2_e + half)
@@ -100,7 +100,7 @@ def _build(
         first = np.floor(k * half)
         return y * power_of_two(first) * power_of_two(k - first)
 
-    @inline
+    @pasted
     def sincos(turns):
         """Sine and cosine of ``turns`` quarter turns (|turns| < 2**22)."""
         k = np.floor(turns + half)

@@ -6,12 +6,15 @@ arithmetic is set, so results never depend on vector width or on where a loop's 
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import types
 
-_FLAGS = {"nnan", "nsz"}
+SHARED_OPTIONS: Any = {"fastmath": {"nnan", "nsz"}, "error_model": "numpy"}
+INLINE_OPTIONS: Any = {**SHARED_OPTIONS, "forceinline": True}
 
 
 def _source_digest() -> str:
@@ -29,25 +32,61 @@ def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls: cached on disk, releases the GIL."""
     # Numba's cache looks at the kernel's own file only; its file name carries the digest of all of them.
     function.__qualname__ += f"-{_DIGEST}"
-    return numba.njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")(function)
+    return numba.njit(cache=True, nogil=True, **SHARED_OPTIONS)(function)
+
+
+class Pointer(types.WrapperAddressProtocol):
+    """A compiled function that kernels call by address.
+
+    What is linked is optimised again in every kernel that links it; what is called by address is compiled
+    once. Worth it for large functions that are called once a tile.
+    """
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        self._signature = types.void(*arguments)
+        function.compile(self._signature.args)
+        self._compiled = function.overloads[self._signature.args]
+
+    def __wrapper_address__(self) -> int:
+        """Return the address of the C entry point."""
+        name = self._compiled.fndesc.llvm_cfunc_wrapper_name
+        address: int = self._compiled.library.get_pointer_to_function(name)
+        return address
+
+    def signature(self) -> Any:
+        """Return the function's Numba signature."""
+        return self._signature
+
+
+def pointer_to(function: Any, *examples: Any) -> Any:
+    """Return a pointer to a function, compiled for the types of the examples; itself where the JIT is off."""
+    if not hasattr(function, "compile"):
+        return function
+    return _pointer(function, tuple(numba.typeof(example) for example in examples))
+
+
+@cache
+def _pointer(function: Any, arguments: tuple[Any, ...]) -> Pointer:
+    return Pointer(function, arguments)
 
 
 def inner(function: Callable[..., Any]) -> Any:
     """Compile a loop nest that kernels call."""
-    return numba.njit(nogil=True, fastmath=_FLAGS, error_model="numpy")(function)
+    return numba.njit(nogil=True, **SHARED_OPTIONS)(function)
 
 
 def inline(function: Callable[..., Any]) -> Any:
     """Compile a scalar function so that it dissolves into the loops that call it."""
-    return numba.njit(forceinline=True, fastmath=_FLAGS, error_model="numpy")(function)
+    return numba.njit(**INLINE_OPTIONS)(function)
 
 
 def pasted(function: Callable[..., Any]) -> Any:
-    """Compile a function that only chooses among others as part of its callers.
+    """Compile a function as a part of its callers, before types are inferred.
 
-    Every compiled function optimises all that it calls once more; a layer that is pasted costs nothing.
+    Saves the compilation of the function itself and of one more layer: every compiled function optimises all
+    that it calls once more. For functions with few callers; deep nests of them take longer to compile.
     """
-    return numba.njit(nogil=True, inline="always", error_model="numpy")(function)
+    return numba.njit(inline="always", **SHARED_OPTIONS)(function)
 
 
 def strict(function: Callable[..., Any]) -> Any:

@@ -9,7 +9,7 @@ from balancesim.kernels.difference import add_differences, find_wide
 from balancesim.kernels.jit import inner, kernel
 from balancesim.kernels.model import LANES
 from balancesim.kernels.rules import update_price, within
-from balancesim.kernels.scores import draw_tile, offsets_at
+from balancesim.kernels.scores import offsets_at
 from balancesim.kernels.topk import add_sums, count_loads, find_top, n_ranks
 
 # States of a rule within a run.
@@ -92,12 +92,12 @@ def write_row(rules, tally, record, s, place, n_tokens, k, violation):
 
 
 @kernel
-def run_steps(model, rules, tally, record, workspace, first, last, n_tokens, k, limit, largest_price):
+def run_steps(draw, model, rules, tally, record, workspace, first, last, n_tokens, k, limit, largest_price):
     """Run steps ``first .. last`` (counted from 1) of every rule that is still running.
 
     All state lives in the arguments, so that a run may be cut into calls anywhere without changing a bit.
-    ``limit`` is the score magnitude above which differences are summed by membership; ``largest_price`` ends
-    a rule that diverges.
+    ``draw`` comes from `draw_pointer`; ``limit`` is the score magnitude above which differences are summed by
+    membership; ``largest_price`` ends a rule that diverges.
     """
     n_rules, n_experts = rules.price.shape
     tile, bias, unbiased, comparator = workspace
@@ -119,13 +119,15 @@ def run_steps(model, rules, tally, record, workspace, first, last, n_tokens, k, 
         offsets_at(model, step - 1, offsets)
         for s in range(n_rules):
             if rules.state[s] == RUNNING:
+                price_sum = 0.0
                 for e in range(n_experts):
                     tally.loads[s, e] = 0
                     bias[s, e] = real(rules.price[s, e])
-                    tally.price_sum[s] += np.float64(bias[s, e]) - np.float64(comparator[e])
+                    price_sum += np.float64(bias[s, e])
+                tally.price_sum[s] += price_sum - comparator_sum
         for token in range(0, n_tokens, LANES):
             n_lanes = min(LANES, n_tokens - token)
-            draw_tile(model, offsets, tile, step - 1, token, n_lanes, n_tokens, words)
+            draw(model, offsets, tile, step - 1, token, n_lanes, n_tokens, words)
             find_top(tile, unbiased, k, base_top, group, n_lanes)
             find_top(tile, comparator, k, best_top, group, n_lanes)
             n_wide = find_wide(base_top, k, n_lanes, limit, wide)
@@ -146,9 +148,11 @@ def run_steps(model, rules, tally, record, workspace, first, last, n_tokens, k, 
         for s in range(n_rules):
             if rules.state[s] == RUNNING:
                 loads = tally.loads[s]
+                moved = 0.0
                 for e in range(n_experts):
                     tally.window_loads[s, e] += loads[e]
-                    tally.moved[s] += loads[e] * np.float64(bias[s, e])
+                    moved += loads[e] * np.float64(bias[s, e])
+                tally.moved[s] += moved
                 violation = loads.max() / balanced - 1.0
                 tally.window_violation[s] += violation
                 update_price(rules.kind[s], rules.parameters[s], step, n_tokens, k, loads, rules.price[s])

@@ -12,7 +12,7 @@ import numpy as np
 from numba.extending import overload
 
 from balancesim.kernels import elementary
-from balancesim.kernels.jit import inline, inner, pasted
+from balancesim.kernels.jit import inner, pasted
 from balancesim.kernels.model import (
     CAUCHY,
     EXPONENTIAL,
@@ -49,7 +49,7 @@ def draw_words(key0, key1, step, stream, token, group, n_lanes, words):
         words[3, t] = np.uint32(x3)
 
 
-@inline
+@pasted
 def join(high, low):
     """One 64-bit word from two of 32."""
     return (np.uint64(high) << _HALF) | np.uint64(low)
@@ -61,64 +61,64 @@ def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any
     tiny32, tiny64 = real(2.0**-32), real(2.0**-64)
     largest = real(np.finfo(real).max)
 
-    @inline
+    @pasted
     def uniform32(word):
         return (real(word) + half) * tiny32, (real(np.uint32(~word)) + half) * tiny32
 
-    @inline
+    @pasted
     def uniform64(word):
         return (real(word) + half) * tiny64, (real(~word) + half) * tiny64
 
-    @inline
+    @pasted
     def angle(high, low):
         """A uniform angle in quarter turns, in [-2, 2)."""
         if wide:
             return real(np.int64(join(high, low))) * real(2.0**-62)
         return real(np.int32(high)) * quarter
 
-    @inline
+    @pasted
     def finite(x):
         return largest if x > largest else x
 
-    @inline
+    @pasted
     def uniform(w, c, shape):
         return w
 
-    @inline
+    @pasted
     def exponential(w, c, shape):
         return minus_log_complement(w, c)
 
-    @inline
+    @pasted
     def gumbel(w, c, shape):
         return -log(minus_log_complement(w, c))
 
-    @inline
+    @pasted
     def logistic(w, c, shape):
         return log(w / c)
 
-    @inline
+    @pasted
     def cauchy(w, c, shape):
         nearer = w if w < c else c
         sine, cosine = sincos(two * nearer)
         magnitude = finite(cosine / sine)
         return -magnitude if w < c else magnitude
 
-    @inline
+    @pasted
     def pareto(w, c, shape):
         return finite(exp(minus_log_complement(w, c) / shape))
 
-    @inline
+    @pasted
     def normal_pair(w, c, turns, shape):
         radius = np.sqrt(two * minus_log_complement(w, c))
         sine, cosine = sincos(turns)
         return radius * sine, radius * cosine
 
-    @inline
+    @pasted
     def log_normal_pair(w, c, turns, shape):
         first, second = normal_pair(w, c, turns, shape)
         return finite(exp(shape * first)), finite(exp(shape * second))
 
-    @inline
+    @pasted
     def student_t(w, c, turns, shape):
         """Bailey's polar form (Math. Comp. 62, 1994): exact for every number of degrees of freedom."""
         radius = np.sqrt(shape * (finite(exp(two * minus_log_complement(w, c) / shape)) - one))

@@ -12,7 +12,7 @@ lanes on AVX-512).
 
 import numpy as np
 
-from balancesim.kernels.jit import inline
+from balancesim.kernels.jit import pasted
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -20,7 +20,7 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _ROUNDS = 10
 
 
-@inline
+@pasted
 def philox(c0, c1, c2, c3, k0, k1):
     """Four 32-bit words for the counter (c0, c1, c2, c3) and the key (k0, k1), all in uint64."""
     for _ in range(_ROUNDS):

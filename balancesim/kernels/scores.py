@@ -1,10 +1,12 @@
 """Tiles of scores, (experts, tokens): noise, plus what a source's model adds to it, transformed."""
 
+from typing import Any
+
 import numpy as np
 from numba.extending import overload
 
 from balancesim.kernels.elementary import exp32, exp64
-from balancesim.kernels.jit import inline, inner, kernel
+from balancesim.kernels.jit import INLINE_OPTIONS, inline, inner, kernel, pointer_to
 from balancesim.kernels.model import (
     DRAWN_ROWS,
     LANES,
@@ -17,6 +19,7 @@ from balancesim.kernels.model import (
     STREAM_ROW,
     STREAM_WALK,
     WALK_LEVELS,
+    ScoreModel,
     n_rows,
 )
 from balancesim.kernels.noise import draw_words, fill_noise, join, normals, uniform64
@@ -29,7 +32,7 @@ def _exp(x):
     return exp32(x) if isinstance(x, np.float32) else exp64(x)
 
 
-@overload(_exp, jit_options={"forceinline": True, "fastmath": {"nnan", "nsz"}})
+@overload(_exp, jit_options=INLINE_OPTIONS)
 def _exp_of_type(x):
     if x.bitwidth == 32:
         return lambda x: exp32(x)
@@ -121,39 +124,6 @@ def add_factors(model, step, token, n_lanes, words, tile):
 
 
 @inner
-def draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words):
-    """Fill ``tile[:E, :n_lanes]`` with the scores of tokens ``token, token + 1, ...`` of one step.
-
-    ``offsets`` comes from `offsets_at`; ``words`` (4, LANES) uint32 is scratch space. Rows of the tile past
-    the last expert become minus infinity.
-    """
-    n_experts = model.n_experts
-    real = tile.dtype.type
-    if model.family != NO_NOISE:
-        fill_noise(
-            tile, model.family, n_experts, model.shape, model.key0, model.key1, step, token, n_lanes, words
-        )
-        scale = real(model.scale)
-        for e in range(n_experts):
-            offset = real(offsets[e])
-            for t in range(n_lanes):
-                tile[e, t] = offset + scale * tile[e, t]
-    else:
-        for e in range(n_experts):
-            for t in range(n_lanes):
-                tile[e, t] = real(offsets[e])
-    if model.row_mode != NO_ROWS:
-        rows = np.empty(LANES, np.int64)
-        find_rows(model, step, token, n_lanes, n_tokens, words, rows)
-        add_rows(model.table, rows, n_lanes, tile)
-    if model.loadings.shape[1] > 0:
-        add_factors(model, step, token, n_lanes, words, tile)
-    if model.transform != RAW:
-        transform_tile(tile, n_experts, n_lanes, model.transform)
-    mask_rows(tile, n_experts, n_lanes)
-
-
-@inner
 def transform_tile(tile, n_experts, n_lanes, transform):
     """Sigmoid or softmax in place; minus infinity (a masked expert) stays minus infinity."""
     real = tile.dtype.type
@@ -184,7 +154,55 @@ def transform_tile(tile, n_experts, n_lanes, transform):
 
 
 @kernel
-def draw_batch(model, step, scores):
+def draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words):
+    """Fill ``tile[:E, :n_lanes]`` with the scores of tokens ``token, token + 1, ...`` of one step.
+
+    ``offsets`` comes from `offsets_at`; ``words`` (4, LANES) uint32 is scratch space. Rows of the
+    tile past the last expert become minus infinity. Kernels call it by address (`draw_pointer`).
+    """
+    n_experts = model.n_experts
+    real = tile.dtype.type
+    if model.family != NO_NOISE:
+        fill_noise(
+            tile,
+            model.family,
+            n_experts,
+            model.shape,
+            model.key0,
+            model.key1,
+            step,
+            token,
+            n_lanes,
+            words,
+        )
+        scale = real(model.scale)
+        for e in range(n_experts):
+            offset = real(offsets[e])
+            for t in range(n_lanes):
+                tile[e, t] = offset + scale * tile[e, t]
+    else:
+        for e in range(n_experts):
+            for t in range(n_lanes):
+                tile[e, t] = real(offsets[e])
+    if model.row_mode != NO_ROWS:
+        rows = np.empty(LANES, np.int64)
+        find_rows(model, step, token, n_lanes, n_tokens, words, rows)
+        add_rows(model.table, rows, n_lanes, tile)
+    if model.loadings.shape[1] > 0:
+        add_factors(model, step, token, n_lanes, words, tile)
+    if model.transform != RAW:
+        transform_tile(tile, n_experts, n_lanes, model.transform)
+    mask_rows(tile, n_experts, n_lanes)
+
+
+def draw_pointer(model: ScoreModel, dtype: Any) -> Any:
+    """Return what kernels take as ``draw``: `draw_tile` for this model's types and a tile of this dtype."""
+    tile, words, offsets = np.empty((0, 0), dtype), np.empty((0, 0), np.uint32), np.empty(0)
+    return pointer_to(draw_tile, model, offsets, tile, 0, 0, 0, 0, words)
+
+
+@kernel
+def draw_batch(draw, model, step, scores):
     """Write the scores of one step's tokens, (T, E), token-major."""
     n_tokens = scores.shape[0]
     tile = np.empty((_rows_of(model.n_experts), LANES), scores.dtype)
@@ -193,7 +211,7 @@ def draw_batch(model, step, scores):
     offsets_at(model, step, offsets)
     for token in range(0, n_tokens, LANES):
         n_lanes = min(LANES, n_tokens - token)
-        draw_tile(model, offsets, tile, step, token, n_lanes, n_tokens, words)
+        draw(model, offsets, tile, step, token, n_lanes, n_tokens, words)
         for t in range(n_lanes):
             for e in range(model.n_experts):
                 scores[token + t, e] = tile[e, t]

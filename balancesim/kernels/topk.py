@@ -99,13 +99,19 @@ def absorb1(tile, bias, row, top, n_lanes):
 
 @inner
 def absorb2(tile, bias, row, top, n_lanes):
-    """Merge four experts' biased scores into the running two largest."""
+    """Merge eight experts' biased scores into the running two largest."""
     b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
+    b4, b5, b6, b7 = bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7]
     for t in range(n_lanes):
         a, b = sort2(tile[row, t] + b0, tile[row + 1, t] + b1)
         c, d = sort2(tile[row + 2, t] + b2, tile[row + 3, t] + b3)
-        a, b = sort2(hi(a, d), hi(b, c))
-        top[0, t], top[1, t] = sort2(hi(top[0, t], b), hi(top[1, t], a))
+        a, b = hi(a, c), hi(lo(a, c), hi(b, d))
+        c, d = sort2(tile[row + 4, t] + b4, tile[row + 5, t] + b5)
+        e, f = sort2(tile[row + 6, t] + b6, tile[row + 7, t] + b7)
+        c, d = hi(c, e), hi(lo(c, e), hi(d, f))
+        a, b = hi(a, c), hi(lo(a, c), hi(b, d))
+        c, d = top[0, t], top[1, t]
+        top[0, t], top[1, t] = hi(a, c), hi(lo(a, c), hi(b, d))
 
 
 @inner
@@ -212,7 +218,7 @@ def find_top(tile, bias, k, top, group, n_lanes):
         for row in range(0, n, 8):
             absorb1(tile, bias, row, top, n_lanes)
     elif k == 2:
-        for row in range(0, n, 4):
+        for row in range(0, n, 8):
             absorb2(tile, bias, row, top, n_lanes)
     elif k <= 4:
         for row in range(0, n, 4):

@@ -135,12 +135,7 @@ class DrawnSource(Source):
         return dataclasses.replace(self, seed=seed)
 
     def batch(self, step: int, n_tokens: int) -> FloatArray:
-        from balancesim.kernels.scores import draw_batch
-
-        model = self.kernel_model()
-        scores: FloatArray = np.empty((check_int("n_tokens", n_tokens, 1), self.n_experts), model.table.dtype)
-        draw_batch(model, check_step(step), scores)
-        return scores
+        return draw_from(self.kernel_model(), step, n_tokens)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -217,6 +212,15 @@ class DrawnSource(Source):
             table=np.ascontiguousarray(rows, dtype=self.dtype),
             loadings=np.zeros((self.n_experts, 0)) if loadings is None else loadings,
         )
+
+
+def draw_from(model: "ScoreModel", step: int, n_tokens: int) -> FloatArray:
+    """Draw one step's scores from a model, (T, E)."""
+    from balancesim.kernels.scores import draw_batch, draw_pointer
+
+    scores: FloatArray = np.empty((check_int("n_tokens", n_tokens, 1), model.n_experts), model.table.dtype)
+    draw_batch(draw_pointer(model, scores.dtype), model, check_step(step), scores)
+    return scores
 
 
 def alias_table(frequency: Float64Array) -> tuple[Float64Array, IntArray]:

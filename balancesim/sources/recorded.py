@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from balancesim.errors import InputError
 from balancesim.rng import check_seed, philox_key
 from balancesim.routing import check_masks
-from balancesim.sources.base import Source, alias_table, check_choice, check_int, check_step
+from balancesim.sources.base import Source, alias_table, check_choice, check_int, check_step, draw_from
 from balancesim.sources.files import is_archive, read_npy, read_npz
 from balancesim.types import FloatArray
 
@@ -108,11 +108,7 @@ class Recorded(Source):
                     f"{self.rows.shape[0]} recorded; use fewer steps or order='resample'"
                 )
             return np.asarray(self.rows[first : first + n_tokens], dtype=self.dtype)
-        from balancesim.kernels.scores import draw_batch
-
-        drawn: FloatArray = np.empty((n_tokens, self.n_experts), self.dtype)
-        draw_batch(self._model, step, drawn)
-        return drawn
+        return draw_from(self._model, step, n_tokens)
 
     def kernel_model(self) -> "ScoreModel | None":
         return None if self.order == "replay" else self._model

@@ -56,6 +56,7 @@ _SCHEMA = pa.schema(
         ("horizon", pa.int64()),
         ("seed", pa.int64()),
         ("comparator", pa.string()),
+        ("comparator_gain", pa.float64()),
         ("final_step", pa.int64()),
         ("outcome", pa.string()),
         ("reason", pa.string()),

@@ -133,6 +133,7 @@ def _measures(run: "Run") -> dict[str, Any]:
         "step_size": step if isinstance(step, float | int) else np.nan,
         "n_experts": run.loads.shape[1],
         "comparator": run.comparator.kind,
+        "comparator_gain": run.comparator.gain,
         "final_step": last,
         "outcome": run.status.outcome.name.lower(),
         "reason": run.status.reason,

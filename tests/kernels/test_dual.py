@@ -8,6 +8,7 @@ import pytest
 from balancesim import sources
 from balancesim.kernels.dual import dual_pass
 from balancesim.kernels.model import LANES, n_rows
+from balancesim.kernels.scores import draw_pointer
 from balancesim.routing import padded
 from tests import naive
 
@@ -38,7 +39,7 @@ def test_equals_plain_counting(source, k):
     counts = np.zeros((source.n_experts,) * 2, np.int64)
     tile = np.zeros((n_rows(source.n_experts), LANES), dtype)
     change = dual_pass(
-        source.kernel_model(), tile, 0, n_steps - 1, n_tokens, k,
+        draw_pointer(source.kernel_model(), dtype), source.kernel_model(), tile, 0, n_steps - 1, n_tokens, k,
         padded(bias), padded(previous), 1e3, WIDTH, loads, products, counts,
     )  # fmt: skip
     scores = np.concatenate([source.batch(step, n_tokens) for step in range(n_steps)])
