@@ -19,22 +19,36 @@ def write_experts(tile, bias, k, n_experts, top, n_lanes, token, experts):
         place = 0
         for e in range(n_experts):
             biased = tile[e, t] + bias[e]
-            if biased > threshold:
+            # A NaN, which the caller will refuse, must not write past the token's row.
+            if place < k and (biased > threshold or (biased == threshold and room > 0)):
+                room -= biased == threshold
                 experts[token + t, place] = e
                 place += 1
-            elif biased == threshold and room > 0:
-                room -= 1
-                experts[token + t, place] = e
-                place += 1
+
+
+@inner
+def has_special(bits, n_experts, n_lanes, exponent):
+    """Whether a score is infinite or NaN: by its bits, as comparisons are compiled for numbers alone.
+
+    ``bits`` is the tile as integers, ``exponent`` (1,) the bits of the exponent, all set.
+    """
+    ones = exponent[0]
+    largest = bits[0, 0] & ones
+    for e in range(n_experts):
+        for t in range(n_lanes):
+            largest = max(largest, bits[e, t] & ones)
+    return largest == ones
 
 
 @kernel
-def route_tokens(scores, bias, k, first, last, loads, values, experts):
+def route_tokens(scores, bias, k, first, last, loads, values, experts, exponent):
     """Route tokens ``first:last`` of (T, E) scores.
 
     ``bias`` has the scores' dtype and n_rows(E) entries. Loads are added to ``loads`` (E,) int64; the sum of
     the biased top-K scores of tokens ``LANES i ..`` goes to ``values[i]``; ``experts`` is (T, K) int64, or
-    (0, K) where the choice itself is not wanted. ``first`` is a multiple of LANES.
+    (0, K) where the choice itself is not wanted. ``first`` is a multiple of LANES; ``exponent`` (1,) has the
+    exponent's bits set, as an integer of the scores' width. Returns whether a score is not finite; unless it
+    is minus infinity, results are then meaningless.
     """
     n_experts = scores.shape[1]
     tile = np.empty((_rows_of(n_experts), LANES), scores.dtype)
@@ -42,11 +56,14 @@ def route_tokens(scores, bias, k, first, last, loads, values, experts):
     group = np.empty((8, LANES), scores.dtype)
     sums = np.empty(LANES)
     rows = np.empty(LANES, np.int64)
+    bits = tile.view(exponent.dtype)
+    special = False
     for token in range(first, last, LANES):
         n_lanes = min(LANES, last - token)
         for t in range(n_lanes):
             rows[t] = token + t
         load_tile(scores, rows, n_lanes, tile)
+        special = special or has_special(bits, n_experts, n_lanes, exponent)
         find_top(tile, bias, k, top, group, n_lanes)
         count_loads(tile, bias, k, n_experts, top, n_lanes, loads)
         for t in range(n_lanes):
@@ -58,3 +75,4 @@ def route_tokens(scores, bias, k, first, last, loads, values, experts):
         values[token // LANES] = value
         if experts.shape[0] > 0:
             write_experts(tile, bias, k, n_experts, top, n_lanes, token, experts)
+    return special

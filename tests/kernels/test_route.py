@@ -11,13 +11,20 @@ from tests import naive
 from tests.conftest import INTERPRETED
 from tests.strategies import batches
 
+EXPONENT = {
+    np.dtype(np.float32): np.array([0x7F800000], np.int32),
+    np.dtype(np.float64): np.array([0x7FF << 52]),
+}
+
 
 def route(scores, bias, k, experts=True):
     loads = np.zeros(scores.shape[1], np.int64)
     chosen = np.full((scores.shape[0] if experts else 0, k), -1)
     values = np.full(-(-len(scores) // LANES), np.nan)
     prices = padded(bias.astype(scores.dtype))
-    route_tokens(np.ascontiguousarray(scores), prices, k, 0, len(scores), loads, values, chosen)
+    route_tokens(
+        np.ascontiguousarray(scores), prices, k, 0, len(scores), loads, values, chosen, EXPONENT[scores.dtype]
+    )
     return loads, values.sum(), chosen
 
 
