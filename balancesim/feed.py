@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from balancesim.errors import InputError
 from balancesim.kernels import model as codes
 from balancesim.kernels.model import ScoreModel
 from balancesim.routing import check_masks
 from balancesim.sources.base import Source
-from balancesim.types import FloatArray
 
 _SCORES_PER_CHUNK = 1 << 22
 """Scores that a Python-side source hands over at once: 16 or 32 MiB."""
@@ -47,7 +47,7 @@ def chunks(source: Source, n_tokens: int, k: int, n_steps: int, *, steps_per_chu
         if model is not None:
             yield Chunk(first, last, model)
         else:
-            batches = [source.batch(step, n_tokens) for step in range(first, last + 1)]
+            batches = [checked_batch(source, step, n_tokens) for step in range(first, last + 1)]
             rows: NDArray[Any] = np.concatenate(batches)
             check_masks(rows, k, first * n_tokens)
             yield Chunk(first, last, _given(rows, first * n_tokens))
@@ -77,10 +77,24 @@ def _given(rows: NDArray[Any], first_row: int) -> ScoreModel:
     )
 
 
-def pilot(source: Source, n_tokens: int = _PILOT_TOKENS) -> FloatArray:
+def checked_batch(source: Source, step: int, n_tokens: int) -> NDArray[Any]:
+    """Return a batch whose shape, dtype and values kernels may trust; raise `InputError` otherwise."""
+    scores: NDArray[Any] = np.ascontiguousarray(source.batch(step, n_tokens))
+    if scores.shape != (n_tokens, source.n_experts):
+        raise InputError(
+            f"`source`.batch must return (T, E) = ({n_tokens}, {source.n_experts}) scores, got {scores.shape}"
+        )
+    if scores.dtype not in (np.float32, np.float64):
+        raise InputError(f"`source`.batch must return float32 or float64 scores, got {scores.dtype}")
+    if not np.isfinite(scores).all():
+        check_masks(scores, 1, step * n_tokens)
+    return scores
+
+
+def pilot(source: Source, n_tokens: int = _PILOT_TOKENS) -> NDArray[Any]:
     """Return the first batch, or as much of it as a short recording holds."""
     available = source.n_steps(1)
-    return source.batch(0, n_tokens if available is None else min(n_tokens, available))
+    return checked_batch(source, 0, n_tokens if available is None else min(n_tokens, available))
 
 
 def score_dtype(source: Source) -> np.dtype[np.float32] | np.dtype[np.float64]:

@@ -41,7 +41,8 @@ class FixedBias(NamedTuple):
     gain : float
         What the bias is expected to gain on the population minimiser over the whole run, per token, by
         fitting the run's own noise: half the trace of the pseudo-inverse Hessian times the covariance of the
-        batches' violations. Along the run the gain grows linearly.
+        batches' violations. Along the run the gain grows linearly. Zero for scores that drift, switch or
+        were made elsewhere, for which there is no such population.
     n_passes : int
         Passes over the batches, partial ones included.
     """
@@ -70,8 +71,9 @@ class _Descent(NamedTuple):
 def best_fixed_bias(source: Source, *, n_tokens: int, k: int, n_steps: int) -> FixedBias:
     """Minimise the dual of ``n_steps`` replayed batches by Newton's method.
 
-    The gradient is counted exactly; the Hessian is the graph Laplacian of near-ties at the K-th place (S1,
-    S3). Short stretches of the run bring the bias close before the whole run is replayed.
+    The gradient is counted exactly; the Hessian is the graph Laplacian of near-ties between the K-th and the
+    next expert (S1), with a bias of order of the width that a Newton step forgives. Short stretches of the
+    run bring the bias close before the whole run is replayed.
 
     Parameters
     ----------
@@ -99,8 +101,7 @@ def best_fixed_bias(source: Source, *, n_tokens: int, k: int, n_steps: int) -> F
         found = _descend(source, n_tokens, k, stretch, bias, width, limit, tolerance)
         bias, width, n_passes = found.bias, found.width, n_passes + found.n_passes
         if stretch == total:
-            inverse = np.linalg.inv(_joined(found.last.laplacian))
-            gain = 0.5 * float(np.sum(inverse * found.last.covariance))
+            gain = _gain(found.last) if _is_stationary(source) else 0.0
             return FixedBias(bias, found.excess, gain, n_passes)
         stretch = min(total, stretch * 16)
 
@@ -142,6 +143,16 @@ def _descend(
             return _Descent(bias, width, excess, used, here)
         bias, here = candidate - candidate.mean(), there
     return _Descent(bias, width, excess, used, here)
+
+
+def _is_stationary(source: Source) -> bool:
+    """Whether every step's scores are known to have one distribution."""
+    model = source.kernel_model()
+    return model is not None and model.phase_start.size == 1 and model.walk_rate == 0.0
+
+
+def _gain(last: _Pass) -> float:
+    return 0.5 * float(np.sum(np.linalg.inv(_joined(last.laplacian)) * last.covariance))
 
 
 def _is_settled(direction: Float64Array, bias: Float64Array) -> bool:

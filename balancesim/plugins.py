@@ -1,11 +1,17 @@
 """What installed packages add: rules, sources and checks, found by their entry points."""
 
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any
 
+from balancesim.errors import ConfigurationError
 
-def load_group(group: str) -> dict[str, Any]:
-    """Load every entry point of a group.
+
+@cache
+def load_group(group: str) -> Mapping[str, Any]:
+    """Load every entry point of a group, once.
 
     Parameters
     ----------
@@ -14,7 +20,22 @@ def load_group(group: str) -> dict[str, Any]:
 
     Returns
     -------
-    dict of str to object
+    mapping of str to object
         What each name stands for, sorted by name.
+
+    Raises
+    ------
+    ConfigurationError
+        If a package's entry point cannot be loaded.
     """
-    return {point.name: point.load() for point in sorted(entry_points(group=group), key=lambda p: p.name)}
+    found = {}
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        try:
+            found[point.name] = point.load()
+        except Exception as error:
+            package = point.dist.name if point.dist else "an installed package"
+            raise ConfigurationError(
+                f"{package} registers {point.name!r} in {group}, which cannot be loaded "
+                f"({type(error).__name__}: {error}); repair or uninstall it"
+            ) from error
+    return MappingProxyType(found)

@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancesim.errors import InputError
+from balancesim.numbers import check_int
 from balancesim.types import Float64Array
 
 
 def check_sizes(n_experts: int, k: int, n_tokens: int | None = None) -> None:
     """Raise `InputError` unless 1 <= k < n_experts and n_tokens >= 1."""
-    if n_experts < 2:
-        raise InputError(f"`n_experts` must be at least 2, got {n_experts}")
-    if not 1 <= k < n_experts:
+    check_int("n_experts", n_experts, 2)
+    if not 1 <= check_int("k", k, -(1 << 62)) < n_experts:
         raise InputError(
             f"`k` must satisfy 1 <= k < n_experts = {n_experts}, got {k}; at k = n_experts nothing is chosen"
         )
-    if n_tokens is not None and n_tokens < 1:
-        raise InputError(f"`n_tokens` must be at least 1, got {n_tokens}")
+    if n_tokens is not None:
+        check_int("n_tokens", n_tokens, 1)
 
 
 def balanced_load(n_tokens: int, n_experts: int, k: int) -> float:
@@ -85,7 +85,10 @@ def dead_experts(loads: ArrayLike) -> int | np.ndarray:
 
 
 def _checked_loads(loads: ArrayLike) -> Float64Array:
-    array = np.asarray(loads, dtype=np.float64)
+    try:
+        array = np.asarray(loads, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"`loads` must be numbers of one shape, got {loads!r}") from None
     if array.ndim == 0 or array.shape[-1] == 0:
         raise InputError(f"`loads` must have one entry per expert, got shape {array.shape}")
     if not np.isfinite(array).all() or (array < 0).any():

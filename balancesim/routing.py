@@ -151,7 +151,10 @@ def dual_value(
 
 def checked_scores(scores: ArrayLike, bias: ArrayLike | None, k: int) -> tuple[FloatArray, FloatArray]:
     """Validate all but the scores' values; return them, C-contiguous, and the bias in their dtype."""
-    array = np.asarray(scores)
+    try:
+        array = np.asarray(scores)
+    except ValueError:
+        raise InputError("`scores` must be one (T, E) array, got rows of different lengths") from None
     if array.dtype not in (np.float32, np.float64):
         raise InputError(f"`scores` must be float32 or float64, got {array.dtype}; convert them first")
     if array.ndim != 2 or array.shape[0] == 0:
@@ -160,7 +163,10 @@ def checked_scores(scores: ArrayLike, bias: ArrayLike | None, k: int) -> tuple[F
     array = np.ascontiguousarray(array)
     if bias is None:
         return array, np.zeros(array.shape[1], array.dtype)
-    prices = np.asarray(bias, dtype=np.float64)
+    try:
+        prices = np.asarray(bias, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"`bias` must be numbers, one per expert, got {bias!r}") from None
     if prices.shape != (array.shape[1],):
         raise InputError(f"`bias` must have one entry per expert, ({array.shape[1]},), got {prices.shape}")
     with np.errstate(over="ignore"):

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, overload
 
@@ -18,6 +18,7 @@ from balancesim.kernels import rules as rule_codes
 from balancesim.kernels.loop import NOT_FINITE, RUNNING, Record, Rules, Tally, Workspace, run_steps
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.scores import draw_pointer
+from balancesim.numbers import check_int
 from balancesim.problem import check_sizes
 from balancesim.routing import as_bias, padded
 from balancesim.sources.base import Source
@@ -64,7 +65,8 @@ class Comparator(NamedTuple):
         One vector for the whole run.
     gain : float
         What the best fixed bias in hindsight is expected to gain on the population minimiser by fitting the
-        run's noise; it grows linearly along the run. Zero for the other kinds.
+        run's noise; it grows linearly along the run. Zero for the other kinds and for scores that are not
+        known to be stationary.
     """
 
     kind: Literal["population", "hindsight", "given"]
@@ -219,7 +221,7 @@ def simulate(
     without a kernel form runs too, with a call into Python at every step. Results depend on no number of
     threads. Scores are drawn and routed in the source's dtype; biases, losses and regret are kept in float64.
     """
-    rules = [rule] if isinstance(rule, PriceRule) else list(rule)
+    rules = [rule] if isinstance(rule, PriceRule) else _listed(rule)
     _check_arguments(rules, source, n_tokens, k, horizon, n_records)
     if seed is not None:
         source = source.with_seed(seed)
@@ -250,6 +252,14 @@ def record_steps(horizon: int, n_records: int) -> IntArray:
     return np.unique(np.round(np.geomspace(1.0, horizon, n_records)).astype(np.int64))
 
 
+def _listed(rules: Any) -> list[PriceRule]:
+    if isinstance(rules, str | type) or not isinstance(rules, Iterable):
+        raise InputError(
+            f"`rule` must be a rule or a sequence of rules, got {rules!r}; e.g. AlfLB(step_size=1.0)"
+        )
+    return list(rules)
+
+
 def _check_arguments(
     rules: list[PriceRule], source: Source, n_tokens: int, k: int, horizon: int, n_records: int
 ) -> None:
@@ -267,10 +277,8 @@ def _check_arguments(
     if not isinstance(source, Source):
         raise InputError(f"`source` must be a Source, got {source!r}; see balancesim.sources")
     check_sizes(source.n_experts, k, n_tokens)
-    if horizon < 1:
-        raise InputError(f"`horizon` must be at least 1, got {horizon}")
-    if n_records < 2:
-        raise InputError(f"`n_records` must be at least 2 (the first step and the last), got {n_records}")
+    check_int("horizon", horizon, 1)
+    check_int("n_records", n_records, 2)
 
 
 def _with_step_size(rule: PriceRule, source: Source, k: int) -> PriceRule:
@@ -333,7 +341,7 @@ class _Loop:
             if form is None:
                 kinds[s] = rule_codes.IN_PYTHON
                 self.python_states[s] = rule.init(n_experts, k)
-                prices[s] = rule.bias(self.python_states[s])
+                prices[s] = as_price(rule.bias(self.python_states[s]), n_experts)
             else:
                 kinds[s], parameters[s] = form
         shape = (n_rules, steps.size)

@@ -77,3 +77,14 @@ def test_degenerate_scores():
     distinct = sources.Recorded(np.tile(np.arange(4.0), (64, 1)))
     found = best_fixed_bias(distinct, n_tokens=8, k=1, n_steps=8)
     assert bs.dual_value(distinct.rows, found.bias, k=1) <= bs.dual_value(distinct.rows, np.zeros(4), k=1)
+
+
+def test_gain_is_claimed_for_stationary_scores_only():
+    still = best_fixed_bias(sources.Normal(n_experts=8), n_tokens=32, k=2, n_steps=60)
+    assert still.gain > 0.0
+    for moving in (
+        sources.Drifting(n_experts=8, walk_rate=0.05),
+        sources.Drifting(n_experts=8, walk_rate=0.0, offsets="iqr", switch_at=30),
+        sources.Recorded(np.random.default_rng(0).standard_normal((32 * 60, 8))),
+    ):
+        assert best_fixed_bias(moving, n_tokens=32, k=2, n_steps=60).gain == 0.0

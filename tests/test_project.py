@@ -21,7 +21,7 @@ PACKAGE = ROOT / "balancesim"
 
 # A unit may import from its own floor or one below; units of one floor may not import each other in a circle.
 FLOORS = (
-    ("errors", "plugins", "rng", "types"),
+    ("errors", "numbers", "plugins", "rng", "types"),
     ("kernels", "problem"),
     ("routing",),
     ("balancers", "sources"),

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from balancesim import simulation as module
 from balancesim.balancers import AlfLB, NoBalance, PriceRule
 from balancesim.errors import InputError
 from balancesim.simulation import Outcome, record_steps, simulate
-from balancesim.sources import FromFunction, Normal, Pareto, Recorded, TokenStream, Uniform
+from balancesim.sources import FromFunction, Normal, Pareto, Recorded, Source, TokenStream, Uniform
 
 SOURCE = Normal(n_experts=8, offsets="iqr", seed=3)
 RULES = [NoBalance(), AlfLB(schedule="sign", step_size=0.01), AlfLB(step_size=3.0)]
@@ -107,7 +107,7 @@ class TestOutcomes:
         ],
     )
     def test_bias_not_finite(self, rule, step):
-        runs = simulate([RULES[1], rule], Normal(n_experts=3, offsets=(0, 1e36, 2e36)), **SHORT)
+        runs = simulate([RULES[1], rule], Normal(n_experts=3, scale=1e33, offsets=(0, 1e36, 2e36)), **SHORT)
         assert runs[0].status.outcome is Outcome.HORIZON_REACHED
         assert runs[1].status.outcome is Outcome.BIAS_NOT_FINITE
         assert runs[1].status.step == step
@@ -225,7 +225,12 @@ def test_progress_reaches_the_end():
     ("change", "message"),
     [
         ({"rule": []}, "non-empty sequence"),
-        ({"rule": "alf-lb"}, "`rule` must be a PriceRule, got 'a'"),
+        ({"rule": "alf-lb"}, "`rule` must be a rule or a sequence of rules, got 'alf-lb'"),
+        ({"rule": AlfLB}, "`rule` must be a rule or a sequence of rules"),
+        ({"rule": ["alf-lb"]}, "`rule` must be a PriceRule"),
+        ({"k": 1.5}, "`k` must be an integer, got 1.5"),
+        ({"n_tokens": 2.5}, "`n_tokens` must be an integer"),
+        ({"horizon": 1e2}, "`horizon` must be an integer"),
         ({"source": "normal"}, "`source` must be a Source"),
         ({"k": 8}, "`k` must satisfy 1 <= k < n_experts = 8, got 8"),
         ({"k": 0}, "got 0"),
@@ -249,6 +254,38 @@ def test_bad_input(change, message):
     arguments = {"rule": RULES[0], "source": SOURCE, **SHORT, **change}
     with pytest.raises(InputError, match=message):
         simulate(arguments.pop("rule"), arguments.pop("source"), **arguments)
+
+
+@dataclass(frozen=True)
+class Given(Source):
+    """A source whose batches are whatever it was given."""
+
+    name = "given"
+    scores: object
+    n_experts: int = 8
+    seed: int = 0
+
+    def batch(self, step, n_tokens):
+        return self.scores[step * 0 : n_tokens]
+
+    def with_seed(self, seed):
+        return replace(self, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (np.zeros((60, 3)), r"must return \(T, E\) = \(1, 8\) scores, got \(1, 3\)"),
+        (np.zeros((60, 9)), r"got \(1, 9\)"),
+        (np.zeros((60, 8), np.int64), "float32 or float64 scores, got int64"),
+        (np.zeros((60, 8), np.float16), "got float16"),
+        (np.full((60, 8), np.nan), "got nan at token 0, expert 0"),
+        (np.full((60, 8), np.inf), "got inf at token 0, expert 0"),
+    ],
+)
+def test_batches_of_ones_own_source_are_checked(scores, message):
+    with pytest.raises(InputError, match=message):
+        simulate(RULES[0], Given(scores), n_tokens=60, k=2, horizon=3, comparator=np.zeros(8))
 
 
 def test_masked_experts_get_nothing():

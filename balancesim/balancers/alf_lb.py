@@ -9,6 +9,7 @@ import numpy as np
 from balancesim.balancers.protocol import PriceRule
 from balancesim.errors import InputError, unknown_name
 from balancesim.kernels import rules as codes
+from balancesim.numbers import check_int, check_positive
 from balancesim.types import Float64Array, IntArray
 
 SCHEDULES = {"sign": codes.SIGN, "constant": codes.CONSTANT, "harmonic": codes.HARMONIC, "sqrt": codes.SQRT}
@@ -55,13 +56,12 @@ class AlfLB(PriceRule):
         if self.schedule not in SCHEDULES:
             raise InputError(f"`schedule`: {unknown_name('schedule', self.schedule, SCHEDULES)}")
         if self.step_size != "auto":
-            _check_positive("step_size", self.step_size, ', or "auto"')
-        if type(self.recentre) is not bool:
+            check_positive("step_size", self.step_size, otherwise=', or "auto"')
+        if self.recentre not in (True, False):
             raise InputError(f"`recentre` must be true or false, got {self.recentre!r}")
         if self.radius is not None:
-            _check_positive("radius", self.radius, ", or omitted")
-        if type(self.delay) is not int or self.delay < 0:
-            raise InputError(f"`delay` must be an integer of at least 0, got {self.delay!r}")
+            check_positive("radius", self.radius, otherwise=", or omitted")
+        check_int("delay", self.delay, 0)
 
     def init(self, n_experts: int, k: int) -> AlfLBState:
         """Start from price zero."""
@@ -96,8 +96,3 @@ class AlfLB(PriceRule):
     def describe(self) -> str:
         size = self.step_size if isinstance(self.step_size, str) else f"{self.step_size:.4g}"
         return f"ALF-LB {self.schedule}, step {size}"
-
-
-def _check_positive(name: str, value: object, otherwise: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
-        raise InputError(f"`{name}` must be a positive finite number{otherwise}, got {value!r}")

@@ -40,14 +40,14 @@ def list_command(kind: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def describe_command(name: str, as_json: bool) -> None:
     """Say what the experiment, rule or source NAME is and which keys it takes."""
+    from balancesim import balancers, sources
     from balancesim.cli.output import print_json
     from balancesim.errors import ConfigurationError, unknown_name
     from balancesim.sweep.configuration import rule_types
     from balancesim.sweep.experiment import experiment_files
-    from balancesim.sweep.kinds import rule_kinds, source_kinds
     from balancesim.sweep.parameters import parameter_types
 
-    known: dict[str, Mapping[str, type]] = {"rule": rule_kinds(), "source": source_kinds()}
+    known: dict[str, Mapping[str, type]] = {"rule": balancers.registry(), "source": sources.registry()}
     for what, classes in known.items():
         if name in classes:
             cls = classes[name]
@@ -71,14 +71,14 @@ def _entries(kind: str) -> dict[str, str]:
 
         files = experiment_files().items()
         return {name: _first_sentence(read_draft(path).description) for name, path in files}
+    from balancesim import balancers, sources
     from balancesim.plugins import load_group
-    from balancesim.sweep.kinds import rule_kinds, source_kinds
 
     loaded: Mapping[str, Any]
     if kind == "rules":
-        loaded = rule_kinds()
+        loaded = balancers.registry()
     elif kind == "sources":
-        loaded = source_kinds()
+        loaded = sources.registry()
     else:
         loaded = load_group("balancesim.checks")
     return {name: _first_line(inspect.getdoc(item) or "") for name, item in loaded.items()}

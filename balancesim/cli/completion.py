@@ -37,22 +37,22 @@ def complete_experiments(ctx: click.Context, param: click.Parameter, incomplete:
 def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer experiments, rules and sources."""
     del ctx, param
+    from balancesim import balancers, sources
     from balancesim.sweep.experiment import experiment_files
-    from balancesim.sweep.kinds import rule_kinds, source_kinds
 
-    return _items([*experiment_files(), *rule_kinds(), *source_kinds()], incomplete)
+    return _items([*experiment_files(), *balancers.registry(), *sources.registry()], incomplete)
 
 
 def complete_overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the keys of ``--set`` and, after ``source=`` and ``rule=``, the kinds there are."""
     del ctx, param
-    from balancesim.sweep.kinds import rule_kinds, source_kinds
+    from balancesim import balancers, sources
     from balancesim.sweep.overrides import override_keys
 
     key, equals, value = incomplete.partition("=")
     kinds: dict[str, Callable[[], Iterable[str]]] = {
-        "source": source_kinds,
-        "rule": rule_kinds,
+        "source": sources.registry,
+        "rule": balancers.registry,
     }
     if not equals:
         return _items([f"{name}=" for name in override_keys()], incomplete)

@@ -60,6 +60,8 @@ def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any
     half, one, two, quarter = real(0.5), real(1.0), real(2.0), real(2.0**-30)
     tiny32, tiny64 = real(2.0**-32), real(2.0**-64)
     largest = real(np.finfo(real).max)
+    c3, c4, c5 = real(1.0 / 6.0), real(1.0 / 24.0), real(1.0 / 120.0)
+    small = real(2.0**-9) if wide else real(2.0**-3)
 
     @pasted
     def uniform32(word):
@@ -121,8 +123,11 @@ def _build(real: Any, minus_log_complement: Any, log: Any, exp: Any, sincos: Any
     @pasted
     def student_t(w, c, turns, shape):
         """Bailey's polar form (Math. Comp. 62, 1994): exact for every number of degrees of freedom."""
-        radius = np.sqrt(shape * (finite(exp(two * minus_log_complement(w, c) / shape)) - one))
-        return finite(radius) * sincos(turns)[1]
+        x = two * minus_log_complement(w, c) / shape
+        # exp(x) - 1 by its series where the subtraction would cancel: x^6/720 is below rounding there.
+        series = x * (one + x * (half + x * (c3 + x * (c4 + x * c5))))
+        grown = series if x < small else finite(exp(x)) - one
+        return finite(np.sqrt(shape * grown)) * sincos(turns)[1]
 
     def fill_one_word(value: Any) -> Any:
         @inner

@@ -1,5 +1,7 @@
 """Sources of token-expert scores: synthetic families, heavy-tailed ones included, and recorded data."""
 
+from collections.abc import Mapping
+
 from balancesim.sources.base import Source
 from balancesim.sources.custom import FromFunction, FromScipy
 from balancesim.sources.families import (
@@ -39,12 +41,12 @@ __all__ = [
 ]
 
 
-def registry() -> dict[str, type[Source]]:
+def registry() -> Mapping[str, type[Source]]:
     """Return every source that a configuration can name, the installed packages' own included.
 
     Returns
     -------
-    dict of str to type
+    mapping of str to type
         From the entry points of group ``balancesim.sources``, sorted by name.
     """
     from balancesim.plugins import load_group

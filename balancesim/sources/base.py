@@ -1,8 +1,6 @@
 """What every source of scores is: a pure function of (source, seed, step) to a batch of scores."""
 
 import dataclasses
-import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from balancesim.errors import InputError
+from balancesim.numbers import check_int, check_positive
 from balancesim.rng import check_seed, philox_key
 from balancesim.types import Float64Array, FloatArray, IntArray
 
@@ -24,6 +23,9 @@ TRANSFORMS = ("raw", "sigmoid", "softmax")
 OVERFLOW_PROBABILITY = 1e-12
 """Scores are drawn in float64 where float32 would overflow with a larger probability than this."""
 
+RESOLVED_HEIGHT = 2.0**12
+"""Height above its spread from which noise is drawn in float64: float32 would leave it 2000 values."""
+
 HEADROOM = 1e-3
 """Part of float32's range that a draw may use, so that adding offsets and biases cannot overflow."""
 
@@ -32,7 +34,7 @@ class Source(ABC):
     """A source of token-expert scores.
 
     Sources are immutable: the same source, step and number of tokens give the same batch, whatever was drawn
-    before. `batch` is all that a source of one's own must define, beside ``n_experts`` and ``seed``.
+    before. A source of one's own must define `batch` and `with_seed`, beside ``n_experts`` and ``seed``.
     """
 
     name: ClassVar[str]
@@ -130,6 +132,11 @@ class DrawnSource(Source):
             set_offsets(self, "offsets", self.offsets)
         elif isinstance(self.offsets, str):
             check_choice("offsets", self.offsets, ("iqr",))
+        if self._may_overflow(np.float64):
+            raise InputError(
+                f"{self.describe()} with `scale` = {self.scale:g} is too heavy-tailed for float64: "
+                "scores would overflow with probability above 1e-12"
+            )
 
     def with_seed(self, seed: int) -> Self:
         return dataclasses.replace(self, seed=seed)
@@ -139,9 +146,21 @@ class DrawnSource(Source):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """float32, or float64 where float32 would overflow with probability above 1e-12."""
-        limit = float(np.finfo(np.float32).max) * HEADROOM / self.scale
-        return np.dtype(np.float64 if self.exceedance(limit) > OVERFLOW_PROBABILITY else np.float32)
+        """float32, or float64 where float32 would overflow or blur.
+
+        Overflow: with probability above 1e-12. Blur: typical scores are thousands of times their spread.
+        """
+        offsets = () if self.offsets is None or isinstance(self.offsets, str) else self.offsets
+        height = max([self.height(), *(abs(offset) / self.scale for offset in offsets)])
+        wide = height > RESOLVED_HEIGHT or self._may_overflow(np.float32)
+        return np.dtype(np.float64 if wide else np.float32)
+
+    def _may_overflow(self, real: Any) -> bool:
+        return self.exceedance(float(np.finfo(real).max) * HEADROOM / self.scale) > OVERFLOW_PROBABILITY
+
+    def height(self) -> float:
+        """Typical size of the standard noise over its spread."""
+        return 1.0
 
     def exceedance(self, magnitude: float) -> float:
         """Probability that the standard noise exceeds a (large) magnitude; zero for light tails."""
@@ -251,34 +270,12 @@ def alias_table(frequency: Float64Array) -> tuple[Float64Array, IntArray]:
     return threshold, alias
 
 
-def check_int(name: str, value: Any, least: int) -> int:
-    """Return an integer argument; raise `InputError` if it is none or below ``least``."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InputError(f"`{name}` must be an integer, got {value!r}") from None
-    if number < least:
-        raise InputError(f"`{name}` must be at least {least}, got {number}")
-    return number
-
-
 def check_step(step: int) -> int:
     """Return a step; raise `InputError` unless it is an integer in [0, 2**32)."""
     number = check_int("step", step, 0)
     if number >= 1 << 32:
         raise InputError(f"`step` must be below 2**32, got {number}")
     return number
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a real number and not a truth value."""
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise `InputError` unless the argument is a finite number above zero."""
-    if not (is_number(value) and 0.0 < value < math.inf):
-        raise InputError(f"`{name}` must be a positive finite number, got {value!r}")
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -289,7 +286,10 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def set_offsets(source: Any, name: str, offsets: Any) -> None:
     """Check a per-expert vector and store it in a frozen source as a tuple."""
-    values = np.asarray(offsets, dtype=np.float64)
+    try:
+        values = np.asarray(offsets, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"`{name}` must be numbers, one per expert, got {offsets!r}") from None
     if values.shape != (source.n_experts,):
         raise InputError(
             f"`{name}` must have one entry per expert, ({source.n_experts},), got {values.shape}"

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from scipy import special
 
 from balancesim.errors import InputError
+from balancesim.numbers import check_int, check_positive
 from balancesim.rng import check_seed, philox_key
 from balancesim.sources.base import (
     HEADROOM,
@@ -17,8 +19,6 @@ from balancesim.sources.base import (
     Source,
     Transform,
     check_choice,
-    check_int,
-    check_positive,
     check_step,
     location_minimiser,
     set_offsets,
@@ -64,11 +64,12 @@ class _MappedSource(Source):
 
     def _finish(self, noise: Float64Array, dtype: Any) -> FloatArray:
         scores = self.expert_offsets() + self.scale * noise
+        masked = scores == -np.inf
         if self.transform == "sigmoid":
-            scores = 1.0 / (1.0 + np.exp(-scores))
+            scores = special.expit(scores)
         elif self.transform == "softmax":
-            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-            scores /= scores.sum(axis=1, keepdims=True)
+            scores = special.softmax(scores, axis=1)
+        scores[masked] = -np.inf
         finished: FloatArray = scores.astype(dtype)
         return finished
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from scipy import special
 
 from balancesim.kernels import model as codes
-from balancesim.sources.base import DrawnSource, check_positive, location_minimiser
+from balancesim.numbers import check_positive
+from balancesim.sources.base import DrawnSource, location_minimiser
 from balancesim.types import Float64Array
 
 if TYPE_CHECKING:
@@ -156,8 +157,8 @@ class StudentT(IndependentSource):
     degrees: float = 2.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_positive("degrees", self.degrees)
+        super().__post_init__()
 
     @property
     def shape(self) -> float:
@@ -200,8 +201,8 @@ class LogNormal(IndependentSource):
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_positive("sigma", self.sigma)
+        super().__post_init__()
 
     @property
     def shape(self) -> float:
@@ -244,8 +245,8 @@ class Pareto(IndependentSource):
     tail_index: float = 1.5
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_positive("tail_index", self.tail_index)
+        super().__post_init__()
 
     @property
     def shape(self) -> float:
@@ -258,6 +259,9 @@ class Pareto(IndependentSource):
 
     def exceedance(self, magnitude: float) -> float:
         return magnitude**-self.tail_index if magnitude > 1.0 else 1.0
+
+    def height(self) -> float:
+        return max(1.0, self.tail_index)
 
     def describe(self) -> str:
         return f"{super().describe()} (index {self.tail_index:g})"

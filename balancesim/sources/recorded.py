@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancesim.errors import InputError
+from balancesim.numbers import check_int
 from balancesim.rng import check_seed, philox_key
 from balancesim.routing import check_masks
-from balancesim.sources.base import Source, alias_table, check_choice, check_int, check_step, draw_from
+from balancesim.sources.base import Source, alias_table, check_choice, check_step, draw_from
 from balancesim.sources.files import is_archive, read_npy, read_npz
 from balancesim.types import FloatArray
 

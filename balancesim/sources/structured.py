@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from balancesim.errors import InputError
-from balancesim.sources.base import DrawnSource, alias_table, check_choice, check_int, is_number
+from balancesim.numbers import check_int, is_number
+from balancesim.sources.base import DrawnSource, alias_table, check_choice
 from balancesim.sources.families import NOISES, IndependentSource, Normal
 from balancesim.types import Float64Array
 
@@ -40,8 +41,8 @@ class NoisySource(DrawnSource):
     noise: str = "normal"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_choice("noise", self.noise, tuple(NOISES))
+        super().__post_init__()
 
     @cached_property
     def noise_source(self) -> IndependentSource:
@@ -204,7 +205,7 @@ class Drifting(NoisySource):
         super().__post_init__()
         if not (is_number(self.walk_rate) and 0.0 <= self.walk_rate < math.inf):
             raise InputError(f"`walk_rate` must be finite and at least 0, got {self.walk_rate!r}")
-        steps = (self.switch_at,) if isinstance(self.switch_at, int) else tuple(self.switch_at)
+        steps = tuple(self.switch_at) if isinstance(self.switch_at, Sequence) else (self.switch_at,)
         if any(
             check_int("switch_at", step, 1) <= before
             for before, step in zip((0, *steps), steps, strict=False)

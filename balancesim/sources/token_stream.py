@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from balancesim.errors import InputError, unknown_name
-from balancesim.sources.base import alias_table, check_int, check_positive
+from balancesim.numbers import check_int, check_positive
+from balancesim.sources.base import alias_table
 from balancesim.sources.files import is_archive, read_npz
 from balancesim.sources.structured import NoisySource
 from balancesim.types import Float64Array, IntArray

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from balancesim.sweep.configuration import Configuration, Group
@@ -69,7 +70,7 @@ def tasks_of(configuration: Configuration) -> tuple[Task, ...]:
     """Every task of an experiment, in its order: groups, then seeds; within a task, rules."""
     found = []
     for group in configuration.groups:
-        shared = {"source": group.source, "run": asdict(group.run)}
+        shared = {"source": group.source, "files": _digests(group.source), "run": asdict(group.run)}
         for seed in configuration.seeds:
             cells = tuple(
                 Cell(_hash({**shared, "rule": rule, "seed": seed}), group, rule, index, seed)
@@ -77,6 +78,17 @@ def tasks_of(configuration: Configuration) -> tuple[Task, ...]:
             )
             found.append(Task(_hash([cell.key for cell in cells]), cells))
     return tuple(found)
+
+
+def _digests(source: Parameters) -> dict[str, str]:
+    """The contents of the files that a source names: other contents make other cells."""
+    paths = {key: Path(value) for key, value in source.items() if isinstance(value, str)}
+    return {key: _file_digest(path) for key, path in paths.items() if path.is_file()}
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 def _hash(value: Any) -> str:

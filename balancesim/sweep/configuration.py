@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from balancesim import balancers, sources
 from balancesim.errors import ConfigurationError, unknown_name
 from balancesim.sweep.experiment import Draft, Entry, Setting
-from balancesim.sweep.kinds import rule_kinds, source_kinds
 from balancesim.sweep.parameters import (
     Parameters,
     axis,
@@ -127,9 +127,10 @@ class Configuration:
             "run": {**run, "seeds": seeds_text(self.seeds)},
             **reference,
             "source": [
-                {**_written(choice.parameters, source_kinds()), **choice.overrides} for choice in self.choices
+                {**_written(choice.parameters, sources.registry()), **choice.overrides}
+                for choice in self.choices
             ],
-            "rule": [_written(rule, rule_kinds()) for rule in self.rules],
+            "rule": [_written(rule, balancers.registry()) for rule in self.rules],
         }
 
 
@@ -168,7 +169,7 @@ def resolve(draft: Draft) -> Configuration:
 
 def build_source(parameters: Parameters) -> Any:
     """The source that resolved parameters describe, with the class's own seed."""
-    cls = source_kinds()[parameters["kind"]]
+    cls = sources.registry()[parameters["kind"]]
     return cls(**{key: value for key, value in parameters.items() if key != "kind"})
 
 
@@ -204,7 +205,7 @@ def _run_axes(settings: Mapping[str, Setting]) -> dict[str, tuple[Any, ...]]:
 
 
 def _choices(draft: Draft) -> tuple[Choice, ...]:
-    known = source_kinds()
+    known = sources.registry()
     every_key = sorted({key for cls in known.values() for key in parameter_types(cls)})
     for key, setting in draft.source_defaults.items():
         if key not in every_key:
@@ -229,7 +230,7 @@ def _choices(draft: Draft) -> tuple[Choice, ...]:
 
 
 def _rules(index: int, entry: Entry) -> Iterator[Parameters]:
-    cls = _class_of("rule", entry, rule_kinds())
+    cls = _class_of("rule", entry, balancers.registry())
     types = rule_types(cls)
     for values in combinations(entry.settings, types, entry.kind.value):
         unit = values.pop("step_unit", DEFAULT_STEP_UNIT)
@@ -271,7 +272,7 @@ def _written(parameters: Parameters, known: Mapping[str, type]) -> dict[str, Any
 def _check_reference(configuration: Configuration) -> None:
     known = {key for rule in configuration.rules for key in rule}
     for key in configuration.reference:
-        every = {"kind", *known, *(key for cls in rule_kinds().values() for key in rule_types(cls))}
+        every = {"kind", *known, *(key for cls in balancers.registry().values() for key in rule_types(cls))}
         if key not in every:
             raise ConfigurationError(f"reference.{key}: {unknown_name('key', key, every)}")
 

@@ -96,9 +96,11 @@ def read_draft(path: Path) -> Draft:
         If the file is missing, is not TOML (the line is named), or has an unknown or misplaced key.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
+        reason = str(error).replace("end of document", f"the end, line {len(text.splitlines())}")
+        raise ConfigurationError(f"{path} is not valid TOML: {reason}") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except OSError as error:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from balancesim import balancers
 from balancesim.sweep.configuration import Configuration, Group, build_source
-from balancesim.sweep.kinds import rule_kinds
 from balancesim.sweep.parameters import Parameters, defaults
 
 _NAMED = ("kind", "schedule", "step_size", "step_unit")
@@ -36,7 +36,7 @@ def _rule_label(rule: Parameters) -> str:
         label += f" {step}"
     elif step is not None:
         label += f" {step:g}" if rule["step_unit"] == "score" else f" x{step:g}"
-    standard = defaults(rule_kinds()[rule["kind"]])
+    standard = defaults(balancers.registry()[rule["kind"]])
     extra = {key: value for key, value in rule.items() if standard.get(key, value) != value}
     text = _text(extra, _NAMED)
     return f"{label}, {text}" if text else label
@@ -44,7 +44,8 @@ def _rule_label(rule: Parameters) -> str:
 
 def _run_text(group: Group) -> str:
     run = group.run
-    return f"T={run.n_tokens}, K={run.k}, E={group.source.get('n_experts', '?')}, N={run.horizon}"
+    text = f"T={run.n_tokens}, K={run.k}, E={group.source.get('n_experts', '?')}, N={run.horizon}"
+    return f"{text}, against {run.comparator}, {run.n_records} records"
 
 
 def _text(parameters: Parameters | dict[str, Any], left_out: Sequence[str]) -> str:

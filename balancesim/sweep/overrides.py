@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from balancesim import balancers, sources
 from balancesim.errors import ConfigurationError, unknown_name
 from balancesim.sweep.configuration import RUN_TYPES, rule_types
 from balancesim.sweep.experiment import Draft, Entry, Setting
-from balancesim.sweep.kinds import rule_kinds, source_kinds
 from balancesim.sweep.parameters import parameter_types
 
 
@@ -79,8 +79,8 @@ def apply_overrides(draft: Draft, overrides: Iterable[str]) -> tuple[Draft, tupl
 
 def _types(part: str) -> dict[str, dict[str, Any]]:
     if part == "source":
-        return {kind: parameter_types(cls) for kind, cls in source_kinds().items()}
-    return {kind: rule_types(cls) for kind, cls in rule_kinds().items()}
+        return {kind: parameter_types(cls) for kind, cls in sources.registry().items()}
+    return {kind: rule_types(cls) for kind, cls in balancers.registry().items()}
 
 
 def _chosen(

@@ -106,6 +106,16 @@ def read_rows(path: Path, columns: Sequence[str]) -> pa.Table:
         raise DamagedPartError(f"its rows cannot be read ({_first_line(error)})") from error
 
 
+def check_rows(path: Path) -> None:
+    """Raise `DamagedPartError` unless every page of a part has the bytes that were written."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for _ in file.iter_batches():
+                pass
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedPartError(f"its rows cannot be read ({_first_line(error)})") from error
+
+
 def _table(key: str, seed: int, run: "Run") -> pa.Table:
     n_records = len(run.steps)
     columns: dict[str, Any] = {

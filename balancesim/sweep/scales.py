@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from balancesim import balancers
 from balancesim.errors import ConfigurationError, InputError
 from balancesim.sweep.configuration import Group, build_source
-from balancesim.sweep.kinds import rule_kinds
 from balancesim.sweep.parameters import Parameters
 from balancesim.types import Estimate
 
@@ -92,7 +92,7 @@ def step_in_score_units(rule: Parameters, scale: Scale, where: str) -> float | s
 
 def build_rule(rule: Parameters, step_size: float | str | None) -> Any:
     """The rule that resolved parameters describe, with its step in score units."""
-    cls = rule_kinds()[rule["kind"]]
+    cls = balancers.registry()[rule["kind"]]
     settings = {key: value for key, value in rule.items() if key not in ("kind", "step_unit")}
     return cls(**settings if step_size is None else {**settings, "step_size": step_size})
 

@@ -14,7 +14,7 @@ from balancesim.sweep.cells import ENGINE_VERSION, Task
 from balancesim.sweep.configuration import Configuration, differences, resolve
 from balancesim.sweep.experiment import read_draft
 from balancesim.sweep.machine import manifest
-from balancesim.sweep.parts import DamagedPartError, read_facts
+from balancesim.sweep.parts import DamagedPartError, check_rows, read_facts
 from balancesim.sweep.toml_text import toml_text
 
 _MOST_NAMED = 3
@@ -231,6 +231,7 @@ def scan(run: RunDirectory, tasks: Sequence[Task]) -> States:
         task = expected.get(path.name)
         try:
             keys = [cell.get("cell") for cell in read_facts(path).get("cells", [])]
+            check_rows(path)
         except DamagedPartError as error:
             damaged[path] = str(error)
             continue

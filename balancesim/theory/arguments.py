@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from balancesim.errors import InputError
+from balancesim.numbers import check_int
 from balancesim.problem import check_sizes
 from balancesim.routing import as_bias
 from balancesim.sources import Source
-from balancesim.sources.base import check_int
 from balancesim.types import Float64Array
 
 # A pilot batch holds at most 4096 tokens and 2**22 scores (32 MB in float64).

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from balancesim.errors import InputError
-from balancesim.sources.base import check_int
+from balancesim.numbers import check_int
 from balancesim.types import Estimate, Float64Array
 
 Verdict = Literal["logarithmic", "power", "bounded", "inconclusive"]
@@ -152,7 +152,9 @@ def fit_growth(
     log_better = float(np.mean(log_errors <= power_errors))
     slope, exponent, plain_exponent, upturn = estimates
     turns_up = upturn.low > 1e-12 * unit
-    verdict, reason = _verdict(slope, exponent, n_curves, late.size, turns_up)
+    # Curves that repeat each other, as of a recording that is replayed, are one observation.
+    n_distinct = len(np.unique(curves, axis=0)) if np.ptp(curves, axis=1).any() else n_curves
+    verdict, reason = _verdict(slope, exponent, n_distinct, late.size, turns_up)
     return GrowthFit(
         slope=slope,
         exponent=exponent,
@@ -287,7 +289,7 @@ def _verdict(
     slope: Estimate, exponent: Estimate, n_curves: int, n_records: int, turns_up: bool
 ) -> tuple[Verdict, str]:
     if n_curves < _MIN_CURVES:
-        return "inconclusive", f"{n_curves} curve(s) give no interval to judge by; {_MIN_CURVES} are needed"
+        return "inconclusive", f"{n_curves} different curve(s) are too few; {_MIN_CURVES} are needed"
     if n_records < _MIN_RECORDS:
         return "inconclusive", f"{n_records} late record(s) are too few; {_MIN_RECORDS} are needed"
     b = f"b in [{slope.low:.3g}, {slope.high:.3g}]"

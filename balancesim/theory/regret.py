@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.special import digamma
 
 from balancesim.errors import InputError
-from balancesim.sources.base import check_int
+from balancesim.numbers import check_int
 from balancesim.theory.arguments import real_number, sizes
 from balancesim.types import Float64Array
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from balancesim.sources.base import check_int
+from balancesim.numbers import check_int
 from balancesim.theory.arguments import sizes
 from balancesim.types import Estimate, Float64Array, IntArray
 

@@ -71,7 +71,7 @@ def test_none():
         ({"step_size": "big"}, "`step_size`"),
         ({"step_size": True}, "`step_size`"),
         ({"radius": 0.0}, "`radius` must be a positive finite number, or omitted"),
-        ({"delay": -1}, "`delay` must be an integer of at least 0"),
+        ({"delay": -1}, "`delay` must be at least 0"),
         ({"delay": 0.5}, "`delay`"),
         ({"recentre": "yes"}, "`recentre` must be true or false"),
     ],

@@ -206,3 +206,18 @@ def test_registry_names_every_source():
     registry = sources.registry()
     assert {"uniform", "pareto", "token-stream", "recorded", "drifting"} <= set(registry)
     assert all(issubclass(kind, sources.Source) and kind.name == name for name, kind in registry.items())
+
+
+def test_masks_survive_the_transforms_of_ones_own_functions():
+    def masked(u):
+        return np.where(np.arange(4) == 2, -np.inf, 1e4 * u)
+
+    for transform in ("raw", "sigmoid", "softmax"):
+        scores = sources.FromFunction(masked, n_experts=4, transform=transform).batch(0, 20)
+        assert (scores[:, 2] == -np.inf).all()
+        assert np.isfinite(np.delete(scores, 2, axis=1)).all()
+
+
+def test_tails_too_heavy_for_float64_are_refused():
+    with pytest.raises(InputError, match="too heavy-tailed for float64"):
+        sources.Pareto(n_experts=4, tail_index=0.005)

@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from balancesim import balancers
+from balancesim import balancers, plugins
 from balancesim.errors import ConfigurationError, RunDirectoryError
-from balancesim.sweep import kinds, work
+from balancesim.sweep import work
 from balancesim.sweep.executors import EXECUTORS
 from balancesim.sweep.parts import read_facts
 from balancesim.sweep.session import plan_sweep
@@ -58,9 +58,9 @@ class Breaking(balancers.PriceRule):
 def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     known = {**balancers.registry(), "breaking": Breaking}
     monkeypatch.setattr(balancers, "registry", lambda: known)
-    kinds.rule_kinds.cache_clear()
+    plugins.load_group.cache_clear()
     yield
-    kinds.rule_kinds.cache_clear()
+    plugins.load_group.cache_clear()
 
 
 BROKEN = TINY + '\n[[source]]\nkind = "uniform"\nn_experts = 5\n[[rule]]\nkind = "breaking"\n'
@@ -360,7 +360,7 @@ def test_a_killed_worker_is_lost_not_fatal(tmp_path: Path, monkeypatch: pytest.M
     entry = "[balancesim.balancers]\nkiller = killer:Killer\n"
     (site / "killer-1.0.dist-info" / "entry_points.txt").write_text(entry, encoding="utf-8")
     monkeypatch.syspath_prepend(site)
-    kinds.rule_kinds.cache_clear()
+    plugins.load_group.cache_clear()
     try:
         config = configuration(tmp_path, TINY + '\n[[rule]]\nkind = "killer"\n')
         outcome, reporter = sweep(tmp_path / "run", config, executor="process", jobs=1)
@@ -369,4 +369,4 @@ def test_a_killed_worker_is_lost_not_fatal(tmp_path: Path, monkeypatch: pytest.M
         assert reporter.failed == 16
         assert len(plan_sweep(RunDirectory(tmp_path / "run"), config).states.lost) >= 1
     finally:
-        kinds.rule_kinds.cache_clear()
+        plugins.load_group.cache_clear()

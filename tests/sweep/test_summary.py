@@ -161,13 +161,17 @@ def test_figures_of_fewer_cells_are_not_current(tmp_path: Path) -> None:
     assert not figures_are_current(run)
 
 
-def test_damaged_rows_are_an_error(tmp_path: Path) -> None:
+def test_damaged_rows_are_found_and_run_again(tmp_path: Path) -> None:
     sweep(tmp_path / "run", configuration(tmp_path))
+    before = (tmp_path / "run" / "summary.parquet").read_bytes()
     part = parts(tmp_path / "run")[0]
     data = part.read_bytes()
     part.write_bytes(data[:100] + bytes(200) + data[300:])
-    with pytest.raises(RunDirectoryError, match="is damaged: its rows cannot be read"):
-        load_trajectories(RunDirectory(tmp_path / "run"), None)
+    outcome, _ = sweep(tmp_path / "run", configuration(tmp_path))
+    assert outcome.failures == {}
+    assert part.read_bytes() == data
+    assert (tmp_path / "run" / "summary.parquet").read_bytes() == before
+    assert part.with_name(f"damaged-{part.name}").exists()
 
 
 def test_a_run_without_a_finished_cell(tmp_path: Path) -> None:
