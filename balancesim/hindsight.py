@@ -12,7 +12,7 @@ from balancesim.routing import padded
 from balancesim.sources.base import Source
 from balancesim.types import Float64Array, IntArray
 
-_STEPS_PER_CHUNK = 256
+_STEPS_PER_CHUNK = 1024
 _NEAR_SHARE = 0.05
 """Share of tokens whose K-th place is within the near-tie width: enough to see, few to count."""
 

@@ -24,8 +24,8 @@ from balancesim.routing import as_bias, padded
 from balancesim.sources.base import Source
 from balancesim.types import Float64Array, IntArray
 
-_SCORES_PER_CALL = 1 << 22
-"""Scores, times rules, that one kernel call routes: some milliseconds, so that Ctrl-C and progress work."""
+_SCORES_PER_CALL = 1 << 26
+"""Scores, times rules, that one kernel call routes: tens of milliseconds, for Ctrl-C and progress to work."""
 
 
 class Outcome(enum.Enum):

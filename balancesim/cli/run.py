@@ -1,7 +1,9 @@
 """``balancesim run``: run an experiment, or continue it."""
 
+import importlib
 import os
 import shlex
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,6 +170,11 @@ def _execute(run: "RunDirectory", configuration: "Configuration", request: Reque
     from balancesim.sweep import group_summary, run_sweep
     from balancesim.sweep.summary import figures_are_current
 
+    if request.fresh or not figures_are_current(run):
+        # Plotting takes a second to import: time that the cells need anyway.
+        threading.Thread(
+            target=importlib.import_module, args=["balancesim.report.write"], daemon=True
+        ).start()
     outcome = run_sweep(
         run,
         configuration,

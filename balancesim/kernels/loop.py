@@ -110,6 +110,7 @@ def run_steps(draw, model, rules, tally, record, workspace, first, last, n_token
     wide = np.empty(LANES, np.int64)
     words = np.empty((4, LANES), np.uint32)
     offsets = np.empty(n_experts)
+    unmoved = np.empty(n_rules, np.bool_)
     balanced = n_tokens * k / n_experts
     comparator_sum = 0.0
     for e in range(n_experts):
@@ -120,10 +121,12 @@ def run_steps(draw, model, rules, tally, record, workspace, first, last, n_token
         for s in range(n_rules):
             if rules.state[s] == RUNNING:
                 price_sum = 0.0
+                unmoved[s] = True
                 for e in range(n_experts):
                     tally.loads[s, e] = 0
                     bias[s, e] = real(rules.price[s, e])
                     price_sum += np.float64(bias[s, e])
+                    unmoved[s] = unmoved[s] and bias[s, e] == real(0.0)
                 tally.price_sum[s] += price_sum - comparator_sum
         for token in range(0, n_tokens, LANES):
             n_lanes = min(LANES, n_tokens - token)
@@ -135,14 +138,17 @@ def run_steps(draw, model, rules, tally, record, workspace, first, last, n_token
             for s in range(n_rules):
                 if rules.state[s] == RUNNING:
                     p = bias[s]
-                    find_top(tile, p, k, top, group, n_lanes)
-                    count_loads(tile, p, k, n_experts, top, n_lanes, tally.loads[s])
+                    # A price of zero chooses as no price does.
+                    chosen = base_top if unmoved[s] else top
+                    if not unmoved[s]:
+                        find_top(tile, p, k, top, group, n_lanes)
+                    count_loads(tile, p, k, n_experts, chosen, n_lanes, tally.loads[s])
                     add_differences(
-                        tile, k, n_experts, p, top, comparator, best_top, n_lanes, wide, n_wide, scratch,
+                        tile, k, n_experts, p, chosen, comparator, best_top, n_lanes, wide, n_wide, scratch,
                         tally.regret[s],
                     )  # fmt: skip
                     add_differences(
-                        tile, k, n_experts, unbiased, base_top, p, top, n_lanes, wide, n_wide, scratch,
+                        tile, k, n_experts, unbiased, base_top, p, chosen, n_lanes, wide, n_wide, scratch,
                         tally.lost[s],
                     )  # fmt: skip
         for s in range(n_rules):
