@@ -25,7 +25,7 @@ FLOORS = (
     ("kernels", "problem"),
     ("routing",),
     ("balancers", "sources"),
-    ("feed", "hindsight", "simulation", "theory"),
+    ("feed", "hindsight", "runs", "simulation", "theory"),
     ("sweep", "report", "bench"),
     ("cli", "__main__"),
 )

@@ -13,7 +13,8 @@ import balancesim as bs
 from balancesim import simulation as module
 from balancesim.balancers import AlfLB, NoBalance, PriceRule
 from balancesim.errors import InputError
-from balancesim.simulation import Outcome, record_steps, simulate
+from balancesim.runs import Outcome
+from balancesim.simulation import record_steps, simulate
 from balancesim.sources import FromFunction, Normal, Pareto, Recorded, Source, TokenStream, Uniform
 
 SOURCE = Normal(n_experts=8, offsets="iqr", seed=3)

@@ -12,7 +12,7 @@ from balancesim.sweep.atomic import write_atomically
 from balancesim.sweep.cells import ENGINE_VERSION, Task
 
 if TYPE_CHECKING:
-    from balancesim.simulation import Run
+    from balancesim.runs import Run
 
 SCHEMA_VERSION = 1
 """Raised when the columns or the metadata change; parts of another version are run again."""

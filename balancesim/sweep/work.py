@@ -16,7 +16,7 @@ from balancesim.sweep.scales import Scale, build_rule, step_in_score_units
 from balancesim.sweep.store import RunDirectory
 
 if TYPE_CHECKING:
-    from balancesim.simulation import Run
+    from balancesim.runs import Run
 
 _WINDOW_SHARE = 0.1
 """Part of a run, at its end, that stationary measures are taken over."""

@@ -1,0 +1,120 @@
+"""What a simulation returns: runs, how they ended, what their regret is measured against."""
+
+import enum
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from balancesim.balancers import PriceRule
+from balancesim.sources.base import Source
+from balancesim.types import Float64Array, IntArray
+
+
+class Outcome(enum.Enum):
+    """How a run ended; the value is the sentence that the user reads."""
+
+    HORIZON_REACHED = "reached the horizon"
+    BIAS_NOT_FINITE = "the bias became non-finite or too large for the scores' dtype; lower the step size"
+    DATA_EXHAUSTED = "the recorded data ended before the horizon; shorten the horizon or resample"
+
+
+class Status(NamedTuple):
+    """How a run ended.
+
+    Attributes
+    ----------
+    outcome : Outcome
+        What ended it.
+    step : int
+        The last step that was run, counted from 1.
+    reason : str
+        One sentence, with the numbers.
+    """
+
+    outcome: Outcome
+    step: int
+    reason: str
+
+
+class Comparator(NamedTuple):
+    """What regret is measured against.
+
+    Attributes
+    ----------
+    kind : {"population", "hindsight", "given"}
+        The population minimiser p*, the best fixed bias in hindsight, or a bias that was passed in.
+    bias : (E,) ndarray of float64
+        One vector for the whole run.
+    gain : float
+        What the best fixed bias in hindsight is expected to gain on the population minimiser by fitting the
+        run's noise; it grows linearly along the run. Zero for the other kinds and for scores that are not
+        known to be stationary.
+    """
+
+    kind: Literal["population", "hindsight", "given"]
+    bias: Float64Array
+    gain: float
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one rule did on one source, at R log-spaced steps.
+
+    Attributes
+    ----------
+    rule : PriceRule
+        The rule, with its step size as a number.
+    source : Source
+        The source, with the run's seed.
+    n_tokens, k, horizon : int
+        Tokens per batch, experts per token, steps asked for.
+    steps : (R,) ndarray of int64
+        Recorded steps, counted from 1.
+    loads : (R, E) ndarray of int64
+        Loads of the recorded step's batch.
+    window_loads : (R, E) ndarray of int64
+        Loads summed over the steps since the previous record.
+    bias : (R, E) ndarray of float64
+        The bias after the recorded step's update, in score units.
+    max_violation : (R,) ndarray of float64
+        MaxVio of the recorded step's batch.
+    mean_max_violation : (R,) ndarray of float64
+        Mean of the batches' MaxVio since the previous record.
+    regret : (R,) ndarray of float64
+        Realised regret per token against the comparator, summed over steps 1..n, in score units (S5).
+    score_lost : (R,) ndarray of float64
+        Unbiased score given up for balance: that of the top K without bias minus that of the chosen, per
+        token, summed over steps 1..n.
+    top_score : (R,) ndarray of float64
+        Unbiased top-K score per token, summed over steps 1..n.
+    comparator : Comparator
+        What regret is measured against.
+    status : Status
+        How the run ended.
+    """
+
+    rule: PriceRule
+    source: Source
+    n_tokens: int
+    k: int
+    horizon: int
+    steps: IntArray
+    loads: IntArray
+    window_loads: IntArray
+    bias: Float64Array
+    max_violation: Float64Array
+    mean_max_violation: Float64Array
+    regret: Float64Array
+    score_lost: Float64Array
+    top_score: Float64Array
+    comparator: Comparator
+    status: Status
+
+    @property
+    def score_kept(self) -> Float64Array:
+        """Share of the unbiased top-K score that the chosen keep, (R,); NaN where that score is <= 0."""
+        kept = np.full(self.steps.size, np.nan)
+        positive = self.top_score > 0.0
+        kept[positive] = 1.0 - self.score_lost[positive] / self.top_score[positive]
+        return kept
