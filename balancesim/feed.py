@@ -10,7 +10,7 @@ from balancesim.errors import InputError
 from balancesim.kernels import model as codes
 from balancesim.kernels.model import ScoreModel
 from balancesim.routing import check_masks
-from balancesim.sources.base import Source
+from balancesim.sources.base import Source, rows_model
 
 _SCORES_PER_CHUNK = 1 << 22
 """Scores that a Python-side source hands over at once: 16 or 32 MiB."""
@@ -50,31 +50,9 @@ def chunks(source: Source, n_tokens: int, k: int, n_steps: int, *, steps_per_chu
             batches = [checked_batch(source, step, n_tokens) for step in range(first, last + 1)]
             rows: NDArray[Any] = np.concatenate(batches)
             check_masks(rows, k, first * n_tokens)
-            yield Chunk(first, last, _given(rows, first * n_tokens))
-
-
-def _given(rows: NDArray[Any], first_row: int) -> ScoreModel:
-    """Wrap scores that are already there into a model that reads them in order."""
-    n_experts = rows.shape[1]
-    return ScoreModel(
-        n_experts=n_experts,
-        key0=np.uint64(0),
-        key1=np.uint64(0),
-        family=codes.NO_NOISE,
-        shape=1.0,
-        scale=1.0,
-        transform=codes.RAW,
-        phase_start=np.zeros(1, np.int64),
-        offsets=np.zeros((1, n_experts)),
-        walk_rate=0.0,
-        row_mode=codes.NEXT_ROWS,
-        row_origin=-first_row,
-        phase_row=np.zeros(1, np.int64),
-        alias_threshold=np.zeros(0),
-        alias_row=np.zeros(0, np.int64),
-        table=rows,
-        loadings=np.zeros((n_experts, 0)),
-    )
+            # Rows count from the first step of the run, the table from that of the chunk.
+            given = rows_model(rows, row_mode=codes.NEXT_ROWS, row_origin=-first * n_tokens)
+            yield Chunk(first, last, given)
 
 
 def checked_batch(source: Source, step: int, n_tokens: int) -> NDArray[Any]:

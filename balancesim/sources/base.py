@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from balancesim.errors import InputError
 from balancesim.numbers import check_int, check_positive
@@ -231,6 +232,41 @@ class DrawnSource(Source):
             table=np.ascontiguousarray(rows, dtype=self.dtype),
             loadings=np.zeros((self.n_experts, 0)) if loadings is None else loadings,
         )
+
+
+def rows_model(
+    table: NDArray[Any],
+    *,
+    row_mode: int,
+    row_origin: int = 0,
+    seed: int = 0,
+    alias: tuple[Float64Array, IntArray] | None = None,
+) -> "ScoreModel":
+    """Make a model whose scores are rows of a table as they are: in order, or drawn by an alias table."""
+    from balancesim.kernels.model import NO_NOISE, RAW, ScoreModel
+
+    n_rows, n_experts = table.shape
+    key0, key1 = philox_key(seed)
+    threshold, alias_row = (np.zeros(0), np.zeros(0, np.int64)) if alias is None else alias
+    return ScoreModel(
+        n_experts=n_experts,
+        key0=np.uint64(key0),
+        key1=np.uint64(key1),
+        family=NO_NOISE,
+        shape=1.0,
+        scale=1.0,
+        transform=RAW,
+        phase_start=np.zeros(1, np.int64),
+        offsets=np.zeros((1, n_experts)),
+        walk_rate=0.0,
+        row_mode=row_mode,
+        row_origin=row_origin,
+        phase_row=np.array([0, n_rows], np.int64),
+        alias_threshold=threshold,
+        alias_row=alias_row,
+        table=table,
+        loadings=np.zeros((n_experts, 0)),
+    )
 
 
 def draw_from(model: "ScoreModel", step: int, n_tokens: int) -> FloatArray:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from balancesim.errors import InputError
 from balancesim.numbers import check_int
-from balancesim.rng import check_seed, philox_key
+from balancesim.rng import check_seed
 from balancesim.routing import check_masks
-from balancesim.sources.base import Source, alias_table, check_choice, check_step, draw_from
+from balancesim.sources.base import Source, alias_table, check_choice, check_step, draw_from, rows_model
 from balancesim.sources.files import is_archive, read_npy, read_npz
 from balancesim.types import FloatArray
 
@@ -116,30 +116,11 @@ class Recorded(Source):
 
     @cached_property
     def _model(self) -> "ScoreModel":
-        from balancesim.kernels import model
+        from balancesim.kernels.model import DRAWN_ROWS
 
-        key0, key1 = philox_key(self.seed)
-        n_rows = self.rows.shape[0]
-        threshold, alias = alias_table(np.ones(n_rows))
-        return model.ScoreModel(
-            n_experts=self.n_experts,
-            key0=np.uint64(key0),
-            key1=np.uint64(key1),
-            family=model.NO_NOISE,
-            shape=1.0,
-            scale=1.0,
-            transform=model.RAW,
-            phase_start=np.zeros(1, np.int64),
-            offsets=np.zeros((1, self.n_experts)),
-            walk_rate=0.0,
-            row_mode=model.DRAWN_ROWS,
-            row_origin=0,
-            phase_row=np.array([0, n_rows], np.int64),
-            alias_threshold=threshold,
-            alias_row=alias,
-            table=np.ascontiguousarray(self.rows, dtype=self.dtype),
-            loadings=np.zeros((self.n_experts, 0)),
-        )
+        table = np.ascontiguousarray(self.rows, dtype=self.dtype)
+        alias = alias_table(np.ones(len(table)))
+        return rows_model(table, row_mode=DRAWN_ROWS, seed=self.seed, alias=alias)
 
     def describe(self) -> str:
         origin = Path(self.scores).name if isinstance(self.scores, (str, Path)) else "array"

@@ -78,7 +78,6 @@ _SCHEMA = pa.schema(
         ("exchangeable", pa.bool_()),
         ("spread", pa.float64()),
         ("mu_times_step", pa.float64()),
-        ("bias_error", pa.float64()),
     ]
 )
 

@@ -127,7 +127,6 @@ def _measures(run: "Run") -> dict[str, Any]:
     before = int(run.steps[first_record - 1]) if first_record > 0 else 0
     lengths = np.diff(run.steps[first_record:], prepend=before)
     window = run.window_loads[first_record:].sum(axis=0)
-    score_lost, top_score = float(run.score_lost[-1]), float(run.top_score[-1])
     step = getattr(run.rule, "step_size", np.nan)
     return {
         "step_size": step if isinstance(step, float | int) else np.nan,
@@ -138,17 +137,12 @@ def _measures(run: "Run") -> dict[str, Any]:
         "outcome": run.status.outcome.name.lower(),
         "reason": run.status.reason,
         "regret": float(run.regret[-1]),
-        "score_lost": score_lost,
-        "top_score": top_score,
-        "score_kept": 1.0 - score_lost / top_score if top_score > 0.0 else np.nan,
+        "score_lost": float(run.score_lost[-1]),
+        "top_score": float(run.top_score[-1]),
+        "score_kept": float(run.score_kept[-1]),
         "window_steps": last - before,
         "max_violation": float(np.average(run.mean_max_violation[first_record:], weights=lengths)),
         "window_max_violation": float(max_violation(window)),
         "coefficient_of_variation": float(coefficient_of_variation(window)),
         "dead_experts": int(dead_experts(window)),
-        "bias_error": _distance(run.bias[-1], run.comparator.bias),
     }
-
-
-def _distance(bias: Any, other: Any) -> float:
-    return float(np.abs((bias - bias.mean()) - (other - other.mean())).max())
