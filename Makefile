@@ -28,8 +28,8 @@ test: $(VENV)/.test  ## the test suite, then the kernels once more without the J
 test-deep: $(VENV)/.test  ## the minutes-long statistical tests
 	$(BIN)/python -m pytest -m deep $(ARGS)
 
-bench: $(VENV)/.core  ## speed and memory, as ratios taken in one run
-	$(BIN)/python -m balancesim.bench $(ARGS)
+bench: $(VENV)/.bench  ## speed and memory against named peers, as ratios taken in one run (minutes)
+	$(BIN)/balancesim bench $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff (style and format) and mypy (strict)
 	$(BIN)/ruff check .
@@ -53,6 +53,10 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 	$(PIP_INSTALL) '.[test]'
+	@touch $@ $(VENV)/.core
+
+$(VENV)/.bench: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP_INSTALL) '.[bench]'
 	@touch $@ $(VENV)/.core
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt

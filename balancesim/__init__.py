@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balancesim import balancers, sources, theory
+    from balancesim import balancers, exact, sources, theory
+    from balancesim.exact import solve
     from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
     from balancesim.routing import dual_value, route
     from balancesim.simulation import simulate
@@ -20,9 +21,11 @@ __all__ = [
     "coefficient_of_variation",
     "dead_experts",
     "dual_value",
+    "exact",
     "max_violation",
     "route",
     "simulate",
+    "solve",
     "sources",
     "theory",
 ]
@@ -34,8 +37,9 @@ _HOMES = {
     "max_violation": "balancesim.problem",
     "route": "balancesim.routing",
     "simulate": "balancesim.simulation",
+    "solve": "balancesim.exact",
 }
-_MODULES = ("balancers", "sources", "theory")
+_MODULES = ("balancers", "exact", "sources", "theory")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from balancesim.errors import InputError
 from balancesim.numbers import check_int
-from balancesim.types import Float64Array
+from balancesim.types import Float64Array, IntArray
 
 
 def check_sizes(n_experts: int, k: int, n_tokens: int | None = None) -> None:
@@ -100,3 +100,106 @@ def _checked_loads(loads: ArrayLike) -> Float64Array:
 
 def _plain(value: Float64Array) -> float | Float64Array:
     return float(value) if np.ndim(value) == 0 else value
+
+
+def load_limits(
+    capacity: ArrayLike | None, n_tokens: int, n_experts: int, k: int
+) -> tuple[IntArray, IntArray]:
+    """Least and largest load of each expert.
+
+    Parameters
+    ----------
+    capacity : None, (E,) or (E, 2) array_like of int
+        None: the floor and the ceiling of T K / E. (E,): both limits at once. (E, 2): least and largest.
+    n_tokens, n_experts, k : int
+        Tokens, experts, experts per token.
+
+    Returns
+    -------
+    low, high : (E,) ndarray of int64
+        ``0 <= low <= high <= T`` and ``sum(low) <= T K <= sum(high)``.
+
+    Raises
+    ------
+    InputError
+        If the capacity is not one of these; the message names the expert or the sum.
+    """
+    total = n_tokens * k
+    if capacity is None:
+        floor, remainder = divmod(total, n_experts)
+        low = np.full(n_experts, floor)
+        return low, low + (remainder > 0)
+    try:
+        given = np.asarray(capacity)
+    except ValueError:
+        raise InputError("`capacity` must be one array, got rows of different lengths") from None
+    if given.shape not in {(n_experts,), (n_experts, 2)} or not np.issubdtype(given.dtype, np.integer):
+        raise InputError(
+            f"`capacity` must be integers, (E,) = ({n_experts},) loads or ({n_experts}, 2) least and largest "
+            f"loads, got {given.dtype} {given.shape}"
+        )
+    limits = given.astype(np.int64)
+    low, high = (limits, limits) if limits.ndim == 1 else (limits[:, 0].copy(), limits[:, 1].copy())
+    wrong = np.flatnonzero((low < 0) | (high > n_tokens) | (low > high))
+    if wrong.size:
+        expert = int(wrong[0])
+        if limits.ndim == 1:
+            raise InputError(
+                f"`capacity` must lie between 0 and T = {n_tokens}, got {low[expert]} at expert {expert}"
+            )
+        raise InputError(
+            f"`capacity` must satisfy 0 <= least <= largest <= T = {n_tokens}, "
+            f"got {low[expert]} and {high[expert]} at expert {expert}"
+        )
+    if limits.ndim == 1 and low.sum() != total:
+        raise InputError(f"`capacity` must sum to T K = {total}, got {low.sum()}")
+    if not low.sum() <= total <= high.sum():
+        raise InputError(
+            f"`capacity` must leave room for T K = {total}: least loads sum to {low.sum()}, "
+            f"largest to {high.sum()}"
+        )
+    return low, high
+
+
+def cheapest_loads(
+    bias: Float64Array, low: IntArray, high: IntArray, total: int, near: IntArray | None = None
+) -> IntArray:
+    """Loads within limits whose price is least: the dual function subtracts ``loads @ bias``.
+
+    Parameters
+    ----------
+    bias : (E,) ndarray of float64
+        The price.
+    low, high : (E,) ndarray of int64
+        Limits; ``sum(low) <= total <= sum(high)``.
+    total : int
+        Sum of the loads, T K.
+    near : (E,) ndarray of int64, optional
+        Where prices tie, loads as close to these as the sum allows.
+
+    Returns
+    -------
+    (E,) ndarray of int64
+        Cheap experts at their largest load, dear ones at their least, and at most one price between.
+    """
+    loads = low.copy()
+    left = total - int(low.sum())
+    order = np.argsort(bias, kind="stable")
+    if near is None:
+        room = np.cumsum(high[order] - low[order])
+        loads[order] += np.clip(left - room + (high - low)[order], 0, (high - low)[order])
+        return loads
+    first = 0
+    while left > 0:
+        last = int(np.searchsorted(bias[order], bias[order[first]], side="right"))
+        tied = order[first:last]
+        wanted = np.clip(near[tied], low[tied], high[tied]) - low[tied]
+        if int((high[tied] - low[tied]).sum()) <= left:
+            wanted = high[tied] - low[tied]
+        for amount in (wanted, high[tied] - low[tied]):
+            for expert, most in zip(tied, amount, strict=True):
+                more = min(left, max(0, int(low[expert] + most - loads[expert])))
+                loads[expert] += more
+                left -= more
+        first = last
+    return loads

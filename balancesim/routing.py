@@ -5,17 +5,20 @@ reference; the Numba backend gives the same choices, and is the default.
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from balancesim.errors import InputError, unknown_name
 from balancesim.kernels.model import LANES, n_rows
-from balancesim.problem import balanced_load, check_sizes
+from balancesim.problem import balanced_load, cheapest_loads, check_sizes, load_limits
 from balancesim.types import Float64Array, FloatArray, IntArray
+
+_Part = TypeVar("_Part")
 
 BACKENDS = ("numba", "numpy")
 
@@ -110,9 +113,9 @@ def dual_value(
         The price p.
     k : int
         Experts per token.
-    capacity : None, "integral" or (E,) array_like of int, optional
+    capacity : None, "integral", (E,) or (E, 2) array_like of int, optional
         None: every load is L = T K / E, which may be fractional. "integral": every load is the floor or the
-        ceiling of L (D_int). Integers: the load of each expert; they sum to T K.
+        ceiling of L (D_int). (E,): the load of each expert; they sum to T K. (E, 2): least and largest load.
 
     Returns
     -------
@@ -132,21 +135,10 @@ def dual_value(
         return value - balanced_load(n_tokens, n_experts, k) * float(exact.sum())
     if isinstance(capacity, str):
         if capacity != "integral":
-            raise InputError(f'`capacity` must be None, "integral" or (E,) integers, got {capacity!r}')
-        floor, remainder = divmod(n_tokens * k, n_experts)
-        cheapest = float(np.sort(exact)[:remainder].sum())
-        return value - float(floor) * float(exact.sum()) - cheapest
-    loads = np.asarray(capacity)
-    if loads.shape != (n_experts,) or not np.issubdtype(loads.dtype, np.integer):
-        raise InputError(
-            f"`capacity` must be (E,) = ({n_experts},) integers, got {loads.dtype} {loads.shape}"
-        )
-    if (loads < 0).any() or (loads > n_tokens).any() or loads.sum() != n_tokens * k:
-        raise InputError(
-            f"`capacity` must lie between 0 and T = {n_tokens} and sum to T K = {n_tokens * k}, "
-            f"got a sum of {loads.sum()}, least {loads.min()}, largest {loads.max()}"
-        )
-    return value - float(loads @ exact)
+            raise InputError(f'`capacity` must be None, "integral" or integers, got {capacity!r}')
+        capacity = None
+    low, high = load_limits(capacity, n_tokens, n_experts, k)
+    return value - float(cheapest_loads(exact, low, high, n_tokens * k) @ exact)
 
 
 def checked_scores(scores: ArrayLike, bias: ArrayLike | None, k: int) -> tuple[FloatArray, FloatArray]:
@@ -209,27 +201,22 @@ def route_numba(
     from balancesim.kernels.route import route_tokens
 
     n_tokens, n_experts = scores.shape
-    n_tiles = -(-n_tokens // LANES)
-    n_parts = min(_n_threads(), n_tiles) if scores.size >= _PARALLEL_FROM else 1
-    borders = [min(LANES * (n_tiles * i // n_parts), n_tokens) for i in range(n_parts + 1)]
     chosen = np.empty((n_tokens if experts else 0, k), np.int64)
-    loads = np.zeros((n_parts, n_experts), np.int64)
     # One value a tile, summed in order: the same for any number of threads.
-    values = np.empty(n_tiles)
+    values = np.empty(-(-n_tokens // LANES))
     prices = padded(bias)
     exponent = _EXPONENT[scores.dtype.itemsize]
 
-    def route_part(i: int) -> bool:
-        special: bool = route_tokens(
-            scores, prices, k, borders[i], borders[i + 1], loads[i], values, chosen, exponent
-        )
-        return special
+    def route_part(first: int, last: int) -> tuple[IntArray, bool]:
+        loads = np.zeros(n_experts, np.int64)
+        special: bool = route_tokens(scores, prices, k, first, last, loads, values, chosen, exponent)
+        return loads, special
 
-    others = [_threads().submit(route_part, i) for i in range(1, n_parts)]
-    special = [route_part(0), *(other.result() for other in others)]
-    if any(special):
+    parts = in_parts(route_part, (n_tokens, n_experts))
+    if any(special for _, special in parts):
         check_masks(scores, k)
-    return loads.sum(axis=0), float(values.sum()), chosen if experts else None
+    loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
+    return loads, float(values.sum()), chosen if experts else None
 
 
 def route_numpy(
@@ -245,6 +232,16 @@ def route_numpy(
     return loads, value, chosen if experts else None
 
 
+def in_parts(function: Callable[[int, int], _Part], shape: tuple[int, ...]) -> list[_Part]:
+    """Call ``function(first, last)`` on parts of the (T, E) tokens, each on a thread; results in order."""
+    n_tokens, n_experts = shape
+    n_tiles = -(-n_tokens // LANES)
+    n_parts = min(_n_threads(), n_tiles) if n_tokens * n_experts >= _PARALLEL_FROM else 1
+    borders = [min(LANES * (n_tiles * i // n_parts), n_tokens) for i in range(n_parts + 1)]
+    others = [_threads().submit(function, borders[i], borders[i + 1]) for i in range(1, n_parts)]
+    return [function(borders[0], borders[1]), *(other.result() for other in others)]
+
+
 def _n_threads() -> int:
     return min(os.cpu_count() or 1, 8)
 
@@ -256,7 +253,10 @@ def _threads() -> ThreadPoolExecutor:
 
 def as_bias(bias: ArrayLike, n_experts: int, name: str) -> Float64Array:
     """Return a bias as finite float64 (E,); raise `InputError` naming the argument otherwise."""
-    array = np.asarray(bias, dtype=np.float64)
+    try:
+        array = np.asarray(bias, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"`{name}` must be numbers, one per expert, got {bias!r}") from None
     if array.shape != (n_experts,):
         raise InputError(f"`{name}` must have one entry per expert, ({n_experts},), got {array.shape}")
     if not np.isfinite(array).all():

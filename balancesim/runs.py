@@ -1,12 +1,13 @@
 """What a simulation returns: runs, how they ended, what their regret is measured against."""
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from balancesim.balancers import PriceRule
+from balancesim.balancers import Rule
 from balancesim.sources.base import Source
 from balancesim.types import Float64Array, IntArray
 
@@ -16,6 +17,7 @@ class Outcome(enum.Enum):
 
     HORIZON_REACHED = "reached the horizon"
     BIAS_NOT_FINITE = "the bias became non-finite or too large for the scores' dtype; lower the step size"
+    NOT_ASSIGNED = "the rule found no assignment"
     DATA_EXHAUSTED = "the recorded data ended before the horizon; shorten the horizon or resample"
 
 
@@ -63,7 +65,7 @@ class Run:
 
     Attributes
     ----------
-    rule : PriceRule
+    rule : Rule
         The rule, with its step size as a number.
     source : Source
         The source, with the run's seed.
@@ -76,25 +78,38 @@ class Run:
     window_loads : (R, E) ndarray of int64
         Loads summed over the steps since the previous record.
     bias : (R, E) ndarray of float64
-        The bias after the recorded step's update, in score units.
+        The bias after the recorded step's update, in score units; of a current-batch rule the one that goes
+        with the recorded step's choice, NaN where it has none.
     max_violation : (R,) ndarray of float64
         MaxVio of the recorded step's batch.
     mean_max_violation : (R,) ndarray of float64
         Mean of the batches' MaxVio since the previous record.
     regret : (R,) ndarray of float64
-        Realised regret per token against the comparator, summed over steps 1..n, in score units (S5).
+        Realised regret per token against the comparator, summed over steps 1..n, in score units (S5). A
+        current-batch rule's bias has seen its batch, so its regret falls below zero, linearly.
     score_lost : (R,) ndarray of float64
         Unbiased score given up for balance: that of the top K without bias minus that of the chosen, per
         token, summed over steps 1..n.
     top_score : (R,) ndarray of float64
         Unbiased top-K score per token, summed over steps 1..n.
+    exact_steps : (M,) ndarray of int64
+        Recorded steps after which the rule's choice on the next batch was held against the exact optimum of
+        that batch: the last of ``steps`` that a batch follows.
+    exact_score : (M,) ndarray of float64
+        Score per token of those optima: balanced loads, each the floor or the ceiling of T K / E.
+    score_over_exact : (M,) ndarray of float64
+        Unbiased score per token of the rule's choice minus that of the optimum, in score units. Positive only
+        where imbalance buys score, but for the optimum's own relative gap, 1e-12 at most. NaN where one of
+        them has no assignment.
+    exact_reason : str
+        Why the first optimum that is missing is; empty if none is.
     comparator : Comparator
         What regret is measured against.
     status : Status
         How the run ended.
     """
 
-    rule: PriceRule
+    rule: Rule
     source: Source
     n_tokens: int
     k: int
@@ -108,6 +123,10 @@ class Run:
     regret: Float64Array
     score_lost: Float64Array
     top_score: Float64Array
+    exact_steps: IntArray
+    exact_score: Float64Array
+    score_over_exact: Float64Array
+    exact_reason: str
     comparator: Comparator
     status: Status
 
@@ -118,3 +137,13 @@ class Run:
         positive = self.top_score > 0.0
         kept[positive] = 1.0 - self.score_lost[positive] / self.top_score[positive]
         return kept
+
+    @property
+    def kept_of_exact(self) -> float:
+        """Score of the rule's choices over that of the exact optima of the same batches, both summed.
+
+        NaN without a comparison, and where the optima's score is <= 0. It depends on where the scores' zero
+        is; ``score_over_exact`` does not.
+        """
+        total = float(self.exact_score.sum())
+        return 1.0 + float(self.score_over_exact.sum()) / total if total > 0.0 else math.nan

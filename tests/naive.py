@@ -112,3 +112,71 @@ def simulate(source: Any, rule: Any, q: Any, n_tokens: int, k: int, horizon: int
         for name, value in zip(rows, (loads, price, regret, lost, top), strict=True):
             rows[name].append(value)
     return rows
+
+
+def assignments(scores: Any, k: int) -> tuple[Any, Any]:
+    """Every assignment's value (N,) and loads (N, E), N = C(E, K)^T of them; minus infinity where masked."""
+    n_experts = scores.shape[1]
+    choices = list(itertools.combinations(range(n_experts), k))
+    picks = np.array([[e in choice for e in range(n_experts)] for choice in choices])
+    values, loads = np.zeros(1), np.zeros((1, n_experts), np.int8)
+    for row in scores:
+        gains = np.array([sum(row[e] for e in choice) for choice in choices])
+        values = np.add.outer(values, gains).ravel()
+        loads = (loads[:, None, :] + picks[None, :, :].astype(np.int8)).reshape(-1, n_experts)
+    return values, loads
+
+
+def best_value(values: Any, loads: Any, low: Any, high: Any) -> float:
+    """The largest value of the assignments whose loads keep to the limits; minus infinity without one."""
+    feasible = ((loads >= low) & (loads <= high)).all(axis=1)
+    return float(values[feasible].max(initial=-math.inf))
+
+
+def cheapest_price(bias: Any, low: Any, high: Any, total: int) -> float:
+    """The least price of loads within limits that sum to ``total``, one token after the other."""
+    loads = [int(x) for x in low]
+    for _ in range(total - sum(loads)):
+        loads[min((e for e in range(len(loads)) if loads[e] < high[e]), key=lambda e: bias[e])] += 1
+    return math.fsum(n * float(b) for n, b in zip(loads, bias, strict=True))
+
+
+def certificate(scores: Any, k: int, low: Any, high: Any, experts: Any, bias: Any) -> dict[str, Any]:
+    """All that `certify` finds, token by token; the choice of each token must be K different experts."""
+    n_tokens, n_experts = scores.shape
+    loads = loads_of(experts, n_experts)
+    dual = -cheapest_price(bias, low, high, n_tokens * k) + math.fsum(top_sums(scores, bias, k))
+    value = math.fsum(float(scores[i, e]) for i in range(n_tokens) for e in experts[i])
+    violation, violated = 0.0, 0
+    slack = np.full((n_experts, 2), math.inf)
+    for i in range(n_tokens):
+        chosen, others = set(experts[i]), set(range(n_experts)) - set(experts[i])
+        biased = [float(x + b) for x, b in zip(scores[i], bias, strict=True)]
+        least, largest = min(biased[e] for e in chosen), max(biased[e] for e in others)
+        if largest > least:
+            violation = max(violation, largest - least)
+            violated += largest - least > 4 * np.finfo(float).eps * max(abs(least), abs(largest))
+        for e in chosen:
+            slack[e, 0] = min(slack[e, 0], biased[e] - largest)
+        for e in others:
+            slack[e, 1] = min(slack[e, 1], least - biased[e])
+    for e, f in itertools.permutations(range(n_experts), 2):
+        if loads[e] > low[e] and loads[f] < high[f]:  # then e may not become dearer than f
+            slack[e, 1] = min(slack[e, 1], bias[f] - bias[e])
+            slack[f, 0] = min(slack[f, 0], bias[f] - bias[e])
+    masked = sum(any(scores[i, e] == -math.inf for e in experts[i]) for i in range(n_tokens))
+    outside = sum(max(a - n, 0) + max(n - b, 0) for n, a, b in zip(loads, low, high, strict=True))
+    price = math.fsum(n * float(b) for n, b in zip(loads, bias, strict=True))
+    return {
+        "row_residual": masked,
+        "column_residual": int(outside),
+        "integral": True,
+        "gap": (dual - value) / max(1.0, abs(value)),
+        "slackness_violation": violation,
+        "n_violated": violated,
+        "price_violation": price - cheapest_price(bias, low, high, n_tokens * k),
+        "loads": loads,
+        "value": value,
+        "dual_value": dual,
+        "slack": np.maximum(slack, 0.0).tolist(),
+    }

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from balancesim.types import FloatArray
+from balancesim.types import FloatArray, IntArray
 
 
 class Batch(NamedTuple):
@@ -28,3 +28,42 @@ def batches(draw: st.DrawFn, max_tokens: int = 40, max_experts: int = 20, masks:
     if masks and k < n_experts - 1:
         scores[draw(st.integers(0, n_tokens - 1)), draw(st.integers(0, n_experts - 1))] = -np.inf
     return Batch(scores, bias, k)
+
+
+class Assignment(NamedTuple):
+    """An instance of the assignment problem: ``capacity`` as `solve` takes it, ``limits`` what it means."""
+
+    scores: FloatArray
+    k: int
+    capacity: IntArray | None
+    limits: IntArray
+
+
+@st.composite
+def assignments(
+    draw: st.DrawFn, max_tokens: int = 12, max_experts: int = 6, masks: bool = False
+) -> Assignment:
+    """Scores in quarters; balanced loads, loads of some assignment, or limits around those."""
+    scores, _, k = draw(batches(max_tokens, max_experts))
+    n_tokens, n_experts = scores.shape
+    scores = scores.astype(np.float64)
+    kind = draw(st.sampled_from(["balanced", "loads", "limits"]))
+    # Some assignment that keeps to the capacity and is never masked: a feasible instance.
+    if kind == "balanced":
+        order = (np.arange(n_tokens)[:, None] * k + np.arange(n_experts)) % n_experts
+    else:
+        order = np.argsort(draw(hnp.arrays(np.int8, scores.shape)), axis=1, kind="stable")
+    loads = np.bincount(order[:, :k].ravel(), minlength=n_experts)
+    if masks:
+        masked = draw(hnp.arrays(np.bool_, scores.shape, elements=st.sampled_from([False, False, True])))
+        np.put_along_axis(masked, order[:, :k], False, axis=1)
+        scores[masked] = -np.inf
+    if kind == "balanced":
+        floor, remainder = divmod(n_tokens * k, n_experts)
+        limits = np.tile([floor, floor + (remainder > 0)], (n_experts, 1))
+        return Assignment(scores, k, None, limits)
+    if kind == "loads":
+        return Assignment(scores, k, loads, np.stack([loads, loads], axis=1))
+    room = draw(hnp.arrays(np.int64, (n_experts, 2), elements=st.integers(0, 3)))
+    limits = np.clip(loads[:, None] + room * np.array([-1, 1]), 0, n_tokens)
+    return Assignment(scores, k, limits, limits)

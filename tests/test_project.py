@@ -24,14 +24,20 @@ FLOORS = (
     ("errors", "numbers", "plugins", "rng", "types"),
     ("kernels", "problem"),
     ("routing",),
-    ("balancers", "sources"),
-    ("feed", "hindsight", "runs", "simulation", "theory"),
+    ("balancers", "exact", "sources"),
+    ("assignments", "driver", "feed", "hindsight", "oracle", "runs", "simulation", "theory"),
     ("sweep", "report", "bench"),
     ("cli", "__main__"),
 )
 FLOOR_OF = {unit: height for height, units in enumerate(FLOORS) for unit in units}
 HEAVY = ("cupy", "cvxpy", "dask", "highspy", "matplotlib", "pandas", "pyarrow", "torch")
-DOCUMENTED = ("balancesim", "balancesim.balancers", "balancesim.sources", "balancesim.theory")
+DOCUMENTED = (
+    "balancesim",
+    "balancesim.balancers",
+    "balancesim.exact",
+    "balancesim.sources",
+    "balancesim.theory",
+)
 
 
 def modules() -> list[Path]:

@@ -155,7 +155,7 @@ def test_bad_input(arguments, message):
     ("capacity", "message"),
     [
         ("whole", "got 'whole'"),
-        ([1, 1, 1], "integers, got int64"),
+        ([1, 1, 1], r"loads, got int64 \(3,\)"),
         ([0.75] * 4, "got float64"),
         ([3, 0, 0, 1], "sum to T K = 3"),
         ([4, -1, 0, 0], "between 0 and T = 3"),

@@ -10,18 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import balancesim as bs
-from balancesim import simulation as module
+from balancesim import driver as module
 from balancesim.balancers import AlfLB, NoBalance, PriceRule
+from balancesim.driver import record_steps
 from balancesim.errors import InputError
 from balancesim.runs import Outcome
-from balancesim.simulation import record_steps, simulate
+from balancesim.simulation import simulate
 from balancesim.sources import FromFunction, Normal, Pareto, Recorded, Source, TokenStream, Uniform
 
 SOURCE = Normal(n_experts=8, offsets="iqr", seed=3)
 RULES = [NoBalance(), AlfLB(schedule="sign", step_size=0.01), AlfLB(step_size=3.0)]
 SHORT = {"n_tokens": 60, "k": 2, "horizon": 40}
 COLUMNS = ("steps", "loads", "window_loads", "bias", "max_violation", "mean_max_violation", "regret",
-           "score_lost", "top_score")  # fmt: skip
+           "score_lost", "top_score", "exact_steps", "exact_score", "score_over_exact")  # fmt: skip
 
 
 def same(first, second):
@@ -49,7 +50,7 @@ def test_seed_replaces_the_sources_own():
 
 def test_python_made_and_replayed_scores_give_the_same_bits():
     """The same scores through the kernel's own draws, a function, an array and a file."""
-    n_steps = SHORT["horizon"]
+    n_steps = SHORT["horizon"] + 1  # the batch after the last is held against its exact optimum
     rows = np.concatenate([SOURCE.batch(step, 60) for step in range(n_steps)])
     q = np.zeros(8)
     drawn = simulate(RULES, SOURCE, **SHORT, comparator=q)
@@ -228,7 +229,7 @@ def test_progress_reaches_the_end():
         ({"rule": []}, "non-empty sequence"),
         ({"rule": "alf-lb"}, "`rule` must be a rule or a sequence of rules, got 'alf-lb'"),
         ({"rule": AlfLB}, "`rule` must be a rule or a sequence of rules"),
-        ({"rule": ["alf-lb"]}, "`rule` must be a PriceRule"),
+        ({"rule": ["alf-lb"]}, "`rule` must be a PriceRule or a BatchRule"),
         ({"k": 1.5}, "`k` must be an integer, got 1.5"),
         ({"n_tokens": 2.5}, "`n_tokens` must be an integer"),
         ({"horizon": 1e2}, "`horizon` must be an integer"),

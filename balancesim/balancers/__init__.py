@@ -1,15 +1,16 @@
-"""Balancing rules on one protocol: a price added to the scores."""
+"""Balancing rules on two protocols: a price added to the scores, or a choice that sees the batch."""
 
 from collections.abc import Mapping
 
 from balancesim.balancers.alf_lb import AlfLB
+from balancesim.balancers.exact import Exact
 from balancesim.balancers.none import NoBalance
-from balancesim.balancers.protocol import PriceRule
+from balancesim.balancers.protocol import Assignment, BatchRule, PriceRule, Rule
 
-__all__ = ["AlfLB", "NoBalance", "PriceRule", "registry"]
+__all__ = ["AlfLB", "Assignment", "BatchRule", "Exact", "NoBalance", "PriceRule", "Rule", "registry"]
 
 
-def registry() -> Mapping[str, type[PriceRule]]:
+def registry() -> Mapping[str, type[Rule]]:
     """Return every rule that a configuration can name, the installed packages' own included.
 
     Returns

@@ -1,1 +1,31 @@
-"""Speed and memory as ratios taken within one run: ``python -m balancesim.bench``."""
+"""Speed and memory against named peers, as ratios taken within one run: ``balancesim bench``."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Area:
+    """One group of comparisons, loaded only when it is measured.
+
+    Attributes
+    ----------
+    module : str
+        Its function of the area's name takes a `balancesim.bench.timing.Plan` and yields rows.
+    seconds : float
+        Default time that its rounds aim at.
+    summary : str
+        One line.
+    """
+
+    module: str
+    seconds: float
+    summary: str
+
+
+AREAS = {
+    "exact": Area("balancesim.bench.exact", 180.0, "exact solves against min-cost flow, HiGHS, POT, CVXPY"),
+    "routing": Area("balancesim.bench.routing", 60.0, "routing of given scores against numpy, numba, torch"),
+    "online": Area("balancesim.bench.online", 30.0, "the online step against numpy's draw and route"),
+    "memory": Area("balancesim.bench.process", 30.0, "peak memory of a long run"),
+    "startup": Area("balancesim.bench.process", 10.0, "the time that the command takes to start"),
+}

@@ -1,50 +1,62 @@
-"""Memory of a long run, and the time that the command takes to start, each in processes of their own."""
+"""Memory, and the time that the command takes to start, each in processes of their own."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from balancesim.bench.timing import Goal, Row, compare, interleaved
+from balancesim.bench.instances import Shape, normal
+from balancesim.bench.rows import Row, at_most, compared
+from balancesim.bench.timing import Plan, interleaved, plain_pairs
+from balancesim.types import Float64Array
 
 _RUN = """
-import resource, sys
+import sys
 from balancesim.balancers import AlfLB
+from balancesim.bench.process import peak_mebibytes
 from balancesim.simulation import simulate
 from balancesim.sources import Normal
 simulate(AlfLB(), Normal(n_experts=8, offsets="iqr"), n_tokens=8, k=2, horizon=int(sys.argv[1]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_mebibytes())
 """
 _LONG, _SHORT = 1_000_000, 1_000
-_PER_MIB = 1024.0 if sys.platform != "darwin" else 1024.0**2
+
+_SOLVE = """
+import sys
+from balancesim.bench.process import peak_of_solving
+print(peak_of_solving(sys.argv[1], *map(int, sys.argv[2:])))
+"""
+_LEAST = 0.1
+"""MiB below which a difference of two processes is noise."""
 
 
-def memory(rounds: int) -> Iterator[Row]:
+def memory(plan: Plan) -> Iterator[Row]:
     """Compare the peak memory of a run of a million steps with that of a thousand.
 
     Parameters
     ----------
-    rounds : int
-        Ignored beyond one: the peak hardly varies.
+    plan : Plan
+        One round, whatever it says: the peak hardly varies.
 
     Yields
     ------
     Row
     """
-    del rounds
-    _peak(_SHORT)  # compiles, if need be, which takes more memory than any run
-    peaks = [_peak(_LONG)], [_peak(_SHORT)]
-    goal = Goal(1.1, is_least=False)
-    yield compare("memory", "8x8 K=2, 10^6 steps", peaks, "MiB at the peak", "10^3 steps", goal)
+    case = "8x8 K=2, 10^6 steps"
+    plan.say(case)
+    _printed(_RUN, _SHORT)  # compiles, if need be, which takes more memory than any run
+    pairs = plain_pairs([_printed(_RUN, _LONG)], [_printed(_RUN, _SHORT)])
+    yield compared("memory", case, "10^3 steps", pairs, at_most(1.1), unit="MiB")
 
 
-def startup(rounds: int) -> Iterator[Row]:
+def startup(plan: Plan) -> Iterator[Row]:
     """Compare the time of ``balancesim --help`` with that of an interpreter that imports click.
 
     Parameters
     ----------
-    rounds : int
-        Rounds of the comparison.
+    plan : Plan
+        Rounds and time.
 
     Yields
     ------
@@ -52,14 +64,94 @@ def startup(rounds: int) -> Iterator[Row]:
     """
     script = Path(sys.executable).with_name("balancesim")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "balancesim.cli"]
-    samples = interleaved(
-        lambda: _output([*command, "--help"]), lambda: _output([sys.executable, "-c", "import click"]), rounds
+    plan.say("balancesim --help")
+    name = "import click"
+    pairs = interleaved(
+        lambda: _output([*command, "--help"]),
+        {name: lambda: _output([sys.executable, "-c", "import click"])},
+        plan,
     )
-    yield compare("startup", "balancesim --help", samples, "s", "import click", Goal(2.0, is_least=False))
+    yield compared("startup", "balancesim --help", name, pairs[name], at_most(2.0))
 
 
-def _peak(horizon: int) -> float:
-    return float(_output([sys.executable, "-c", _RUN, str(horizon)])) / _PER_MIB
+def extra_memory(solver: str, shape: Shape) -> float:
+    """Measure the memory that solving takes on top of the scores.
+
+    Parameters
+    ----------
+    solver : {"ours", "ortools"}
+        What solves.
+    shape : Shape
+        The instance.
+
+    Returns
+    -------
+    float
+        MiB at the peak of a process that solves, less that of one that has loaded the solver, solved a tiny
+        instance and made the same scores, but does not solve them.
+    """
+    with_solve, without = (_printed(_SOLVE, solver, *shape, solves) for solves in (1, 0))
+    return max(_LEAST, with_solve - without)
+
+
+def peak_of_solving(solver: str, n_tokens: int, n_experts: int, k: int, solves: int) -> float:
+    """Solve, or do all but that, and return this process's peak; called in processes of their own.
+
+    Parameters
+    ----------
+    solver : {"ours", "ortools"}
+        What solves.
+    n_tokens, n_experts, k : int
+        The instance.
+    solves : int
+        Whether to solve it.
+
+    Returns
+    -------
+    float
+        MiB.
+    """
+    if solver == "ours":
+        from balancesim.exact import solve
+
+        def run(scores: Float64Array) -> object:
+            return solve(scores, k=k)
+    else:
+        from balancesim.bench.exact_peers import solve_ortools
+
+        def run(scores: Float64Array) -> object:
+            return solve_ortools(scores, k)
+
+    run(normal(Shape(4 * n_experts, n_experts, k)))
+    scores = normal(Shape(n_tokens, n_experts, k))
+    forget_peak()
+    if solves:
+        run(scores)
+    return peak_mebibytes()
+
+
+def forget_peak() -> None:
+    """Start the peak anew from what is resident now, where the system allows it (Linux)."""
+    # Elsewhere the peak of loading and compiling may hide a small solve.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_mebibytes() -> float:
+    """Return the largest resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # The peak that getrusage gives includes that of the process that started this one.
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
+
+
+def _printed(script: str, *arguments: object) -> float:
+    return float(_output([sys.executable, "-c", script, *map(str, arguments)]))
 
 
 def _output(command: list[str]) -> str:

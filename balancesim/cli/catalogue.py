@@ -52,7 +52,8 @@ def describe_command(name: str, as_json: bool) -> None:
         if name in classes:
             cls = classes[name]
             hints = rule_types(cls) if what == "rule" else parameter_types(cls)
-            document = {"name": name, "is": what, **_class(cls, hints)}
+            timing = {"timing": _timing(cls)} if what == "rule" else {}
+            document = {"name": name, "is": what, **timing, **_class(cls, hints)}
             break
     else:
         if name not in experiment_files():
@@ -81,7 +82,15 @@ def _entries(kind: str) -> dict[str, str]:
         loaded = sources.registry()
     else:
         loaded = load_group("balancesim.checks")
-    return {name: _first_line(inspect.getdoc(item) or "") for name, item in loaded.items()}
+    lines = {name: _first_line(inspect.getdoc(item) or "") for name, item in loaded.items()}
+    if kind == "rules":
+        return {name: f"{line} ({_timing(loaded[name])})" for name, line in lines.items()}
+    return lines
+
+
+def _timing(rule: Any) -> str:
+    """Whether a rule knows past batches only, or the one that it assigns."""
+    return "causal" if rule.causal else "current-batch"
 
 
 def _first_line(text: str) -> str:
@@ -137,7 +146,9 @@ def _experiment(name: str) -> dict[str, Any]:
 
 
 def _print_description(document: dict[str, Any]) -> None:
-    click.echo(f"{document['name']} ({document['is']}, {document.get('file') or document['class']})\n")
+    place = document.get("file") or document["class"]
+    words = [document["is"], *([document["timing"]] if "timing" in document else []), place]
+    click.echo(f"{document['name']} ({', '.join(words)})\n")
     click.echo(document["text"])
     for title in ("run", "keys"):
         if title in document:

@@ -16,9 +16,12 @@ INTERRUPTED = 130
 
 _COMMANDS = {
     "run": ("balancesim.cli.run", "Run an experiment, or continue it."),
+    "solve": ("balancesim.cli.solve", "Solve the balanced assignment of a file of scores exactly."),
+    "calibrate": ("balancesim.cli.calibrate", "Fit a source of scores to recorded loads."),
     "list": ("balancesim.cli.catalogue", "List experiments, rules, sources and checks."),
     "describe": ("balancesim.cli.catalogue", "Say what an experiment, rule or source is and takes."),
     "show": ("balancesim.cli.show", "Show what a run directory holds."),
+    "bench": ("balancesim.cli.bench", "Measure speed and memory against named peers."),
     "doctor": ("balancesim.cli.doctor", "Check the installation and this machine."),
     "completion": ("balancesim.cli.completion", "Print the completion script of a shell."),
 }

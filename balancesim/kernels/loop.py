@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from balancesim.kernels.difference import add_differences, find_wide
 from balancesim.kernels.jit import inner, kernel
 from balancesim.kernels.model import LANES
-from balancesim.kernels.rules import update_price, within
+from balancesim.kernels.rules import ASSIGNED, update_price, within
 from balancesim.kernels.scores import offsets_at
 from balancesim.kernels.topk import add_sums, count_loads, find_top, n_ranks
 
 # States of a rule within a run.
 RUNNING = 0
 NOT_FINITE = 1
+NOT_ASSIGNED = 2
 
 
 class Rules(NamedTuple):
@@ -97,7 +98,8 @@ def run_steps(draw, model, rules, tally, record, workspace, first, last, n_token
 
     All state lives in the arguments, so that a run may be cut into calls anywhere without changing a bit.
     ``draw`` comes from `draw_pointer`; ``limit`` is the score magnitude above which differences are summed by
-    membership; ``largest_price`` ends a rule that diverges.
+    membership; ``largest_price`` ends a rule that diverges. A rule of kind ASSIGNED takes one step a call:
+    ``tally.loads`` and ``tally.lost`` hold its step already, its price is the one that goes with the choice.
     """
     n_rules, n_experts = rules.price.shape
     tile, bias, unbiased, comparator = workspace
@@ -123,7 +125,8 @@ def run_steps(draw, model, rules, tally, record, workspace, first, last, n_token
                 price_sum = 0.0
                 unmoved[s] = True
                 for e in range(n_experts):
-                    tally.loads[s, e] = 0
+                    if rules.kind[s] != ASSIGNED:
+                        tally.loads[s, e] = 0
                     bias[s, e] = real(rules.price[s, e])
                     price_sum += np.float64(bias[s, e])
                     unmoved[s] = unmoved[s] and bias[s, e] == real(0.0)
@@ -142,15 +145,16 @@ def run_steps(draw, model, rules, tally, record, workspace, first, last, n_token
                     chosen = base_top if unmoved[s] else top
                     if not unmoved[s]:
                         find_top(tile, p, k, top, group, n_lanes)
-                    count_loads(tile, p, k, n_experts, chosen, n_lanes, tally.loads[s])
                     add_differences(
                         tile, k, n_experts, p, chosen, comparator, best_top, n_lanes, wide, n_wide, scratch,
                         tally.regret[s],
                     )  # fmt: skip
-                    add_differences(
-                        tile, k, n_experts, unbiased, base_top, p, chosen, n_lanes, wide, n_wide, scratch,
-                        tally.lost[s],
-                    )  # fmt: skip
+                    if rules.kind[s] != ASSIGNED:
+                        count_loads(tile, p, k, n_experts, chosen, n_lanes, tally.loads[s])
+                        add_differences(
+                            tile, k, n_experts, unbiased, base_top, p, chosen, n_lanes, wide, n_wide, scratch,
+                            tally.lost[s],
+                        )  # fmt: skip
         for s in range(n_rules):
             if rules.state[s] == RUNNING:
                 loads = tally.loads[s]
@@ -158,7 +162,8 @@ def run_steps(draw, model, rules, tally, record, workspace, first, last, n_token
                 for e in range(n_experts):
                     tally.window_loads[s, e] += loads[e]
                     moved += loads[e] * np.float64(bias[s, e])
-                tally.moved[s] += moved
+                if rules.kind[s] != ASSIGNED:
+                    tally.moved[s] += moved
                 violation = loads.max() / balanced - 1.0
                 tally.window_violation[s] += violation
                 update_price(rules.kind[s], rules.parameters[s], step, n_tokens, k, loads, rules.price[s])

@@ -4,10 +4,11 @@ import numpy as np
 
 from balancesim.kernels.jit import strict
 
-# Kinds of rule.
+# Kinds of rule. ASSIGNED: the caller has chosen the experts, counted loads and added to the score lost.
 FIXED = 0
 ALF_LB = 1
 IN_PYTHON = 2
+ASSIGNED = 3
 
 # ALF-LB's parameters, in this order; schedules are SIGN, CONSTANT, HARMONIC, SQRT.
 SCHEDULE, STEP_SIZE, DELAY, RECENTRE, RADIUS = range(5)

@@ -3,7 +3,7 @@
 Upper row, log-log: one panel per family of rules (ALF-LB's schedules), its step sizes told apart by line
 style and marker, with no balancing in grey and S4's bound in each. Lower row, linear in R and logarithmic in
 N, where a logarithm is a straight line: harmonic steps above half of 1/mu, each beside the slope that S7
-predicts where experts are exchangeable.
+predicts where experts are exchangeable. Current-batch rules, which see the batch, are left out.
 """
 
 from collections.abc import Sequence
@@ -86,9 +86,9 @@ def source_figure(rules: pd.DataFrame, cells: pd.DataFrame, trajectories: pd.Dat
     Figure
         7 inches wide; draw and save it inside :func:`balancesim.report.style.settings`.
     """
-    lines = _lines(rules, cells, trajectories)
+    lines = _lines(rules[rules["causal"]], cells, trajectories)
     if not lines:
-        return _empty_figure(str(rules["source"].iloc[0]))
+        return _empty_figure(rules)
     straight = [line for line in lines if line.row.schedule == "harmonic" and line.row.mu_times_step > 0.5]
     base = _LEGEND + (_BELOW + _STRAIGHT + 0.25 if straight else 0.0)
     figure = style.new_figure(base + _BELOW + _PANEL + _TITLE)
@@ -108,13 +108,14 @@ def source_figure(rules: pd.DataFrame, cells: pd.DataFrame, trajectories: pd.Dat
     if straight:
         width = style.WIDTH - _LEFT - _SLOPE_TEXT
         _slope_panel(style.add_axes(figure, _LEFT, _LEGEND + _BELOW, width, _STRAIGHT), straight)
-    _explain(figure, lines)
+    _explain(figure, lines, all_shown=bool(rules["causal"].all()))
     return figure
 
 
-def _empty_figure(source: str) -> Figure:
+def _empty_figure(rules: pd.DataFrame) -> Figure:
+    what = "no seed reached the horizon" if rules["causal"].any() else "current-batch rules only"
     figure = style.new_figure(0.5)
-    figure.text(0.01, 0.4, f"{source}: no seed reached the horizon", fontsize=8)
+    figure.text(0.01, 0.4, f"{rules['source'].iloc[0]}: {what}", fontsize=8)
     return figure
 
 
@@ -222,11 +223,12 @@ def _spread_out(places: Sequence[float], texts: Sequence[str], line_height: floa
     return [placed[i] for i in range(len(places))]
 
 
-def _explain(figure: Figure, lines: Sequence[Line]) -> None:
+def _explain(figure: Figure, lines: Sequence[Line], all_shown: bool) -> None:
     """Title and legend: what is shown, of how many seeds, against which comparator."""
     row = lines[0].row
     n_seeds = sorted({len(line.regret) for line in lines})
     seeds = f"{n_seeds[0]} seeds" if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]} seeds"
+    seeds += "" if all_shown else "; current-batch rules left out"
     figure.text(
         0.01, 1.0 - 0.07 / figure.get_figheight(),
         f"{row.source}: {row.setting}; {seeds}\nregret against {row.comparator_text}; {row.modulus_text}",

@@ -1,6 +1,7 @@
 """The summary figure: every source and rule of a run, by its final regret and by its imbalance."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,10 @@ def overview_figure(rules: pd.DataFrame) -> Figure:
         7 inches wide; draw and save it inside :func:`balancesim.report.style.settings`. Left: mean final
         regret with its 95 % interval, in units of the source's spread at the K-th place (in score units if
         that is not known for every source), and S4's bound as a dashed line. Right: mean batch MaxVio at the
-        end, over its sampling floor.
+        end, over its sampling floor. Current-batch rules stand apart, below the others of their source.
     """
-    rows = [row for row in rule_rows(rules) if np.isfinite(row.regret)]
-    places, headings = _places(rows)
+    rows = [row for row in rule_rows(rules) if np.isfinite(row.max_violation)]
+    places, headings, notes = _places(rows)
     n_lines = max(places.values(), default=0.0) + 0.7
     height = min(_TALLEST, _PITCH * n_lines)
     figure = style.new_figure(height + _TOP + _BOTTOM)
@@ -61,8 +62,9 @@ def overview_figure(rules: pd.DataFrame) -> Figure:
         _dot(regret, row, rank, place, np.array([row.regret_low, row.regret, row.regret_high]) / unit)
         violation = np.array([row.max_violation_low, row.max_violation, row.max_violation_high])
         _dot(balance, row, rank, place, violation / row.max_violation_floor)
-    for row in {row.group: row for row in rows}.values():
-        own = [place for (group, _), place in places.items() if group == row.group]
+    causal = [row for row in rows if row.causal]
+    for row in {row.group: row for row in causal}.values():
+        own = [places[other.group, other.family] for other in causal if other.group == row.group]
         bound = row.bound / (row.spread if in_spreads else 1.0)
         regret.plot(
             [bound] * 2,
@@ -79,6 +81,14 @@ def overview_figure(rules: pd.DataFrame) -> Figure:
             text, (0.0, place), (4 - _LEFT * 72, 0), xycoords=("axes fraction", "data"),
             textcoords="offset points", verticalalignment="center", fontweight="bold", fontsize=7,
         )  # fmt: skip
+    for place in notes:
+        regret.annotate(
+            "current-batch (at the left edge: zero or less)", (0.0, place), (4 - _LEFT * 72, 0),
+            xycoords=("axes fraction", "data"), textcoords="offset points", verticalalignment="center",
+            fontstyle="italic", fontsize=7,
+        )  # fmt: skip
+        for axes in (regret, balance):
+            axes.axhline(place - 0.5, color="0.75", linewidth=0.6, linestyle=":")
     unit_name = "over the spread at the K-th place" if in_spreads else "[score units]"
     regret.set_xlabel(f"final regret per token, {unit_name}", labelpad=2)
     balance.set_xlabel("batch MaxVio at the end, over its sampling floor", labelpad=2)
@@ -86,22 +96,29 @@ def overview_figure(rules: pd.DataFrame) -> Figure:
     return figure
 
 
-def _places(rows: Sequence[RuleRow]) -> tuple[dict[tuple[int, str], float], list[tuple[float, str]]]:
-    """Where each (group, family) and each source's heading lies, in lines from the top."""
+def _places(
+    rows: Sequence[RuleRow],
+) -> tuple[dict[tuple[int, str], float], list[tuple[float, str]], list[float]]:
+    """Where each (group, family), each source's heading and each note "current-batch" lies, in lines."""
     places: dict[tuple[int, str], float] = {}
     headings: list[tuple[float, str]] = []
-    last: int | None = None
+    notes: list[float] = []
     line = -0.1
-    for row in rows:
-        if row.group != last:
-            line += (_ROOM if headings else 0.0) + _HEADING
-            headings.append((line - 0.25, f"{row.source} ({row.setting})"))
-            last = row.group
-        key = (row.group, row.family)
-        if key not in places:
-            line += 1.0
-            places[key] = line
-    return places, headings
+    for _, members in groupby(rows, key=lambda row: row.group):
+        line += (_ROOM if headings else 0.0) + _HEADING
+        own = sorted(members, key=lambda row: not row.causal)
+        headings.append((line - 0.25, f"{own[0].source} ({own[0].setting})"))
+        noted = False
+        for row in own:
+            if not row.causal and not noted:
+                line += _HEADING
+                notes.append(line)
+                noted = True
+            key = (row.group, row.family)
+            if key not in places:
+                line += 1.0
+                places[key] = line
+    return places, headings, notes
 
 
 def _ranks(rows: Sequence[RuleRow]) -> list[int]:
@@ -133,6 +150,8 @@ def _dot(axes: Axes, row: RuleRow, rank: int, place: float, values: Float64Array
     """A value with its interval; at the left edge, as an arrow, where a logarithmic axis cannot show it."""
     look = _look(row.family, rank)
     low, value, high = values
+    if np.isnan(value):
+        return
     if value > 0.0:
         axes.plot([value], [place], **look)
         if np.isfinite(high):
@@ -146,7 +165,7 @@ def _dot(axes: Axes, row: RuleRow, rank: int, place: float, values: Float64Array
 def _legend(figure: Figure, rows: Sequence[RuleRow], ranks: Sequence[int]) -> None:
     names: dict[int, list[str]] = {}
     for row, rank in zip(rows, ranks, strict=True):
-        if row.family != CONTROL:
+        if row.causal and row.family != CONTROL:
             names.setdefault(rank, []).append(row.variant)
     handles = []
     for rank, labels in sorted(names.items()):

@@ -42,6 +42,7 @@ class RuleRow:
     spread: float
     rule: str
     rule_kind: str
+    causal: bool
     schedule: str | None
     step_multiple: float
     step_unit: str | None
@@ -63,6 +64,9 @@ class RuleRow:
     predicted_slope: float
     predicted_exponent: float
     bound: float
+    kept_of_exact: float
+    score_over_exact: float
+    exact_reason: str
     max_violation: float
     max_violation_low: float
     max_violation_high: float
@@ -101,6 +105,10 @@ class RuleRow:
             text += f" [{self.modulus_low:.3g}, {self.modulus_high:.3g}]"
         method, _, _ = self.modulus_method.partition(":")
         return f"{text} per score unit, {method}"
+
+
+CURRENT_BATCH = "current-batch rules: they see the batch they assign, and are not ranked with the others"
+"""What is said wherever rules that are not causal are shown."""
 
 
 def rule_rows(frame: pd.DataFrame) -> list[RuleRow]:

@@ -5,19 +5,21 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Group, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from balancesim.report.rows import RuleRow, rule_rows
+from balancesim.report.rows import CURRENT_BATCH, RuleRow, rule_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _WIDEST_LABEL = 40
+_VERDICTS = {"logarithmic": "log", "inconclusive": "unclear"}
 _NOTES = (
     "R(N): regret per token, summed over N steps, in score units; mean over seeds and half its 95 % interval",
     "mu*step: the step in units of 1/mu(p*); exponent: 0 is a logarithm, above 0 a power of N (S6)",
+    "of exact: score of late batches over that of their exact optimum; with a sign: minus that, per token",
     "MaxVio/floor: of a batch, mean over the last tenth, as a multiple of the sampling floor",
 )
 
@@ -52,25 +54,12 @@ def _block(rows: list[RuleRow], label_width: int) -> Iterator[Table | Text]:
     n_seeds = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     yield Text(f"{first.source}: {first.setting}, seeds: {n_seeds}", style="bold")
     yield Text(f"regret against {first.comparator_text}; {first.modulus_text}")
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("rule", min_width=label_width, overflow="fold")
-    for title, width in (("R(N)", 14), ("mu*step", 7), ("exponent [95 %]", 19)):
-        table.add_column(title, justify="right", no_wrap=True, min_width=width)
-    table.add_column("growth", no_wrap=True, min_width=12)
-    table.add_column("MaxVio\n/floor", justify="right", vertical="bottom", no_wrap=True, min_width=6)
-    for row in rows:
-        exponent = (
-            f"{_number(row.exponent, 2)} [{_number(row.exponent_low, 2)}, {_number(row.exponent_high, 2)}]"
-        )
-        table.add_row(
-            row.rule,
-            _with_error(row.regret, row.regret_high - row.regret),
-            f"{row.mu_times_step:.2g}" if math.isfinite(row.mu_times_step) else "-",
-            exponent,
-            row.verdict,
-            _number(row.max_violation / row.max_violation_floor, 2),
-        )
-    yield table
+    causal, others = [row for row in rows if row.causal], [row for row in rows if not row.causal]
+    if causal:
+        yield _table(causal, label_width, with_growth=True)
+    if others:
+        yield Text(CURRENT_BATCH, style="italic")
+        yield _table(others, label_width, with_growth=False)
     floor, spread = f"{first.max_violation_floor:.3g}", f"{first.spread:.3g}"
     yield Text(f"sampling floor of MaxVio {floor}; spread of scores at the K-th place {spread}")
     for row in rows:
@@ -78,7 +67,43 @@ def _block(rows: list[RuleRow], label_width: int) -> Iterator[Table | Text]:
             yield Text(
                 f"{row.rule}: {row.n_early} of {row.n_seeds} seeds left out: {row.reason}", style="yellow"
             )
+    missing = next((row.exact_reason for row in rows if row.exact_reason), "")
+    if missing:
+        yield Text(f"no exact optimum {missing}", style="yellow")
     yield Text("")
+
+
+def _table(rows: list[RuleRow], label_width: int, *, with_growth: bool) -> Table:
+    """One line per rule; the columns on growth only for rules that learn."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("rule", min_width=label_width, overflow="fold")
+    titles = {"R(N)": 14, **({"mu*step": 7, "exponent [95 %]": 19, "growth": 7} if with_growth else {})}
+    for title, width in titles.items():
+        justify: JustifyMethod = "left" if title == "growth" else "right"
+        table.add_column(title, justify=justify, no_wrap=True, min_width=width)
+    for title in ("of\nexact", "MaxVio\n/floor"):
+        table.add_column(title, justify="right", vertical="bottom", no_wrap=True, min_width=6)
+    for row in rows:
+        growth = (
+            f"{row.mu_times_step:.2g}" if math.isfinite(row.mu_times_step) else "-",
+            f"{_number(row.exponent, 2)} [{_number(row.exponent_low, 2)}, {_number(row.exponent_high, 2)}]",
+            _VERDICTS.get(row.verdict, row.verdict),
+        )
+        table.add_row(
+            row.rule,
+            _with_error(row.regret, row.regret_high - row.regret),
+            *(growth if with_growth else ()),
+            _of_exact(row),
+            _number(row.max_violation / row.max_violation_floor, 2),
+        )
+    return table
+
+
+def _of_exact(row: RuleRow) -> str:
+    """The ratio, or the difference where a ratio means nothing."""
+    if math.isfinite(row.kept_of_exact) or not math.isfinite(row.score_over_exact):
+        return _number(row.kept_of_exact, 4)
+    return f"{row.score_over_exact:+.2g}"
 
 
 def _number(value: float, digits: int) -> str:

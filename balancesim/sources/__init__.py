@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from balancesim.sources.base import Source
+from balancesim.sources.calibration import LoadError, calibrated, calibration_error
 from balancesim.sources.custom import FromFunction, FromScipy
 from balancesim.sources.families import (
     Cauchy,
@@ -15,6 +16,7 @@ from balancesim.sources.families import (
     StudentT,
     Uniform,
 )
+from balancesim.sources.loads import RecordedLoads, read_loads
 from balancesim.sources.recorded import Recorded
 from balancesim.sources.structured import Clustered, Drifting, Factor
 from balancesim.sources.token_stream import TokenStream
@@ -28,15 +30,20 @@ __all__ = [
     "FromFunction",
     "FromScipy",
     "Gumbel",
+    "LoadError",
     "LogNormal",
     "Logistic",
     "Normal",
     "Pareto",
     "Recorded",
+    "RecordedLoads",
     "Source",
     "StudentT",
     "TokenStream",
     "Uniform",
+    "calibrated",
+    "calibration_error",
+    "read_loads",
     "registry",
 ]
 

@@ -14,28 +14,13 @@ from balancesim.numbers import check_int
 from balancesim.rng import check_seed
 from balancesim.routing import check_masks
 from balancesim.sources.base import Source, alias_table, check_choice, check_step, draw_from, rows_model
-from balancesim.sources.files import is_archive, read_npy, read_npz
+from balancesim.sources.files import read_array
 from balancesim.types import FloatArray
 
 if TYPE_CHECKING:
     from balancesim.kernels.model import ScoreModel
 
 _CHECK_ROWS = 1 << 14
-
-
-def _load(path: Path, array: str | None) -> NDArray[Any]:
-    """Open a recorded file; a .npy file stays on disk until its rows are read."""
-    if not path.is_file():
-        raise InputError(f"`scores` names the file {str(path)!r}, which does not exist")
-    if not is_archive(path):
-        return read_npy(path)
-    arrays = read_npz(path)
-    chosen = next(iter(arrays)) if array is None and len(arrays) == 1 else array
-    if chosen not in arrays:
-        raise InputError(
-            f"`array` must name one of the arrays in {str(path)!r} ({', '.join(arrays)}), got {array!r}"
-        )
-    return arrays[chosen]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +70,7 @@ class Recorded(Source):
     def rows(self) -> NDArray[Any]:
         """The recorded array, (rows, E)."""
         if isinstance(self.scores, (str, Path)):
-            return _load(Path(self.scores), self.array)
+            return read_array(Path(self.scores), self.array, "scores")
         return np.asarray(self.scores)
 
     @property

@@ -43,10 +43,12 @@ class RunParameters:
     k: int = 2
     horizon: int = 10_000
     n_records: int = 64
+    n_exact: int = 8
     comparator: Comparator = "auto"
 
     def __post_init__(self) -> None:
-        for name, least in (("n_tokens", 1), ("k", 1), ("horizon", 1), ("n_records", 2)):
+        least_values = (("n_tokens", 1), ("k", 1), ("horizon", 1), ("n_records", 2), ("n_exact", 0))
+        for name, least in least_values:
             if getattr(self, name) < least:
                 raise ConfigurationError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHARED = (
-    "group", "source", "source_kind", "source_parameters", "rule", "rule_kind", "rule_parameters", "schedule",
-    "step_multiple", "step_unit", "step_size", "mu_times_step", "modulus", "modulus_low", "modulus_high",
-    "modulus_method", "exchangeable", "spread", "n_tokens", "k", "n_experts", "horizon", "comparator",
+    "group", "source", "source_kind", "source_parameters", "rule", "rule_kind", "rule_parameters", "causal",
+    "schedule", "step_multiple", "step_unit", "step_size", "mu_times_step", "modulus", "modulus_low",
+    "modulus_high", "modulus_method", "exchangeable", "spread", "n_tokens", "k", "n_experts", "horizon",
+    "comparator",
 )  # fmt: skip
 _MEANS = (
     "max_violation_floor", "window_max_violation", "window_max_violation_floor", "score_kept",
@@ -33,8 +34,9 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
     """One row per source, run parameters and rule, over the seeds that are done.
 
     Means are over the seeds that reached the horizon, with 95 % Student intervals; differences are paired by
-    seed, which common random numbers make sharp. Growth fits are S6's, predictions S7's and S8's, the bound
-    is S4's with the modulus at p* (a statement for projected iterates only).
+    seed, which common random numbers make sharp, and never taken between a causal and a current-batch rule.
+    Growth fits are S6's, predictions S7's and S8's, the bound is S4's with the modulus at p* (a statement for
+    projected iterates only).
 
     Raises
     ------
@@ -52,9 +54,8 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
     rows = []
     for (group, _), cells in members.items():
         whole, early = _by_outcome(cells)
-        others = {
-            cell["seed"]: cell["regret"] for cell in _by_outcome(members.get((group, reference), []))[0]
-        }
+        rivals = _by_outcome(members.get((group, reference), []))[0]
+        others = {cell["seed"]: cell["regret"] for cell in rivals if cell["causal"] == cells[0]["causal"]}
         paired = [cell["regret"] - others[cell["seed"]] for cell in whole if cell["seed"] in others]
         rows.append(
             {
@@ -65,9 +66,14 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
                 **_mean("regret", [cell["regret"] for cell in whole]),
                 "reference": reference,
                 **_mean("difference", paired),
-                **_growth([_against_population(curves[cell["cell"]], cell) for cell in whole]),
+                **_growth(
+                    [_against_population(curves[cell["cell"]], cell) for cell in whole], cells[0]["causal"]
+                ),
                 **_predictions(cells[0]),
                 **_mean("max_violation", [cell["max_violation"] for cell in whole]),
+                **_mean("kept_of_exact", [cell["kept_of_exact"] for cell in whole]),
+                **_mean("score_over_exact", [cell["score_over_exact"] for cell in whole]),
+                "exact_reason": next((cell["exact_reason"] for cell in whole if cell["exact_reason"]), ""),
                 **{name: _mean(name, [cell[name] for cell in whole])[name] for name in _MEANS},
             }
         )
@@ -114,10 +120,14 @@ def _against_population(curve: _Curve, cell: dict[Any, Any]) -> _Curve:
     return steps, regret - cell["comparator_gain"] * steps / cell["final_step"]
 
 
-def _growth(curves: list[_Curve]) -> dict[str, Any]:
-    if not curves:
-        estimates = dict.fromkeys(("slope", "exponent", "plain_exponent"), (math.nan, math.nan, math.nan))
+def _growth(curves: list[_Curve], causal: bool) -> dict[str, Any]:
+    estimates = dict.fromkeys(("slope", "exponent", "plain_exponent"), (math.nan, math.nan, math.nan))
+    if not causal:
+        verdict, reason = "not fitted", "a current-batch rule has seen the batch: it has nothing to learn"
+    elif not curves:
         verdict, reason = "inconclusive", "no seed reached the horizon"
+    elif not all(np.isfinite(regret).all() for _, regret in curves):
+        verdict, reason = "not fitted", "the rule has no price, and so no regret"
     else:
         fit = theory.fit_growth(curves[0][0], np.stack([regret for _, regret in curves]))
         estimates = {name: getattr(fit, name)[:3] for name in ("slope", "exponent", "plain_exponent")}

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from balancesim import balancers
+from balancesim.numbers import is_number
 from balancesim.sweep.configuration import Configuration, Group, build_source
 from balancesim.sweep.parameters import Parameters, defaults
 
+_LONGEST_LIST = 40
 _NAMED = ("kind", "schedule", "step_size", "step_unit")
 
 
@@ -16,7 +18,8 @@ def group_labels(configuration: Configuration) -> tuple[str, ...]:
     groups = configuration.groups
     labels = [build_source(group.source).describe() for group in groups]
     labels = _told_apart(labels, [_run_text(group) for group in groups])
-    return tuple(_told_apart(labels, [_text(group.source, ("kind",)) for group in groups]))
+    labels = _told_apart(labels, [_text(group.source, ("kind",)) for group in groups])
+    return tuple(_told_apart(labels, [f"source {group.index}" for group in groups]))
 
 
 def rule_labels(configuration: Configuration) -> tuple[str, ...]:
@@ -45,17 +48,23 @@ def _rule_label(rule: Parameters) -> str:
 def _run_text(group: Group) -> str:
     run = group.run
     text = f"T={run.n_tokens}, K={run.k}, E={group.source.get('n_experts', '?')}, N={run.horizon}"
-    return f"{text}, against {run.comparator}, {run.n_records} records"
+    return f"{text}, against {run.comparator}, {run.n_records} records, {run.n_exact} exact"
 
 
 def _text(parameters: Parameters | dict[str, Any], left_out: Sequence[str]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in parameters.items() if key not in left_out)
+    return ", ".join(f"{key}={_brief(value)}" for key, value in parameters.items() if key not in left_out)
+
+
+def _brief(value: Any) -> str:
+    """A value, or the range of a long list of numbers."""
+    long = isinstance(value, list | tuple) and len(str(value)) > _LONGEST_LIST
+    return f"{min(value):.4g}..{max(value):.4g}" if long and all(map(is_number, value)) else str(value)
 
 
 def _told_apart(labels: Sequence[str], details: Sequence[str]) -> list[str]:
-    """Add a label's detail wherever the label occurs more than once."""
-    count = Counter(labels)
+    """Add a label's detail wherever the label occurs more than once, with more than one detail."""
+    different = Counter(label for label, _ in set(zip(labels, details, strict=True)))
     return [
-        f"{label}, {detail}" if count[label] > 1 and detail else label
+        f"{label}, {detail}" if different[label] > 1 and detail else label
         for label, detail in zip(labels, details, strict=True)
     ]

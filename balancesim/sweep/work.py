@@ -17,6 +17,7 @@ from balancesim.sweep.store import RunDirectory
 
 if TYPE_CHECKING:
     from balancesim.runs import Run
+    from balancesim.types import Float64Array
 
 _WINDOW_SHARE = 0.1
 """Part of a run, at its end, that stationary measures are taken over."""
@@ -100,6 +101,7 @@ def _simulate(assignment: Assignment, progress: Callable[[float], None]) -> "Seq
         k=parameters.k,
         horizon=parameters.horizon,
         n_records=parameters.n_records,
+        n_exact=parameters.n_exact,
         comparator=parameters.comparator,
         progress=lambda steps: progress(steps / parameters.horizon),
     )
@@ -121,25 +123,44 @@ def _identity(assignment: Assignment, index: int) -> dict[str, Any]:
 
 
 def _measures(run: "Run") -> dict[str, Any]:
-    """What one cell came to; the window is the shortest run of whole records over the last tenth."""
+    """What one cell came to."""
+    step = getattr(run.rule, "step_size", np.nan)
+    return {
+        "causal": run.rule.causal,
+        "step_size": step if isinstance(step, float | int) else np.nan,
+        "n_experts": run.loads.shape[1],
+        "comparator": run.comparator.kind,
+        "comparator_gain": run.comparator.gain,
+        "final_step": int(run.steps[-1]) if run.steps.size else 0,
+        "outcome": run.status.outcome.name.lower(),
+        "reason": run.status.reason,
+        "regret": _last(run.regret),
+        "score_lost": _last(run.score_lost),
+        "top_score": _last(run.top_score),
+        "score_kept": _last(run.score_kept),
+        "n_exact": run.exact_steps.size,
+        "kept_of_exact": run.kept_of_exact,
+        "score_over_exact": float(run.score_over_exact.mean()) if run.exact_steps.size else np.nan,
+        "exact_reason": run.exact_reason,
+        **_stationary(run),
+    }
+
+
+def _last(curve: "Float64Array") -> float:
+    return float(curve[-1]) if curve.size else np.nan
+
+
+def _stationary(run: "Run") -> dict[str, Any]:
+    """Measures of balance over the shortest run of whole records that covers the last tenth."""
+    if not run.steps.size:
+        unknown = ("max_violation", "window_max_violation", "coefficient_of_variation")
+        return {"window_steps": 0, "dead_experts": 0, **dict.fromkeys(unknown, np.nan)}
     last = int(run.steps[-1])
     first_record = int(np.searchsorted(run.steps, last * (1.0 - _WINDOW_SHARE), side="right"))
     before = int(run.steps[first_record - 1]) if first_record > 0 else 0
     lengths = np.diff(run.steps[first_record:], prepend=before)
     window = run.window_loads[first_record:].sum(axis=0)
-    step = getattr(run.rule, "step_size", np.nan)
     return {
-        "step_size": step if isinstance(step, float | int) else np.nan,
-        "n_experts": run.loads.shape[1],
-        "comparator": run.comparator.kind,
-        "comparator_gain": run.comparator.gain,
-        "final_step": last,
-        "outcome": run.status.outcome.name.lower(),
-        "reason": run.status.reason,
-        "regret": float(run.regret[-1]),
-        "score_lost": float(run.score_lost[-1]),
-        "top_score": float(run.top_score[-1]),
-        "score_kept": float(run.score_kept[-1]),
         "window_steps": last - before,
         "max_violation": float(np.average(run.mean_max_violation[first_record:], weights=lengths)),
         "window_max_violation": float(max_violation(window)),

@@ -30,7 +30,7 @@ def complete(*words: str) -> list[str]:
 
 def test_help_and_version() -> None:
     assert "regret" not in call("--help").stdout
-    for name in ("run", "list", "describe", "show", "doctor", "completion"):
+    for name in ("run", "solve", "calibrate", "list", "describe", "show", "doctor", "completion"):
         assert name in call("--help").stdout
         assert call(name, "--help").exit_code == 0
     assert call("--version").stdout == f"balancesim, version {__version__}\n"
@@ -46,7 +46,9 @@ def test_list() -> None:
     result = call("list")
     for title in ("experiments:", "rules:", "sources:", "checks:"):
         assert title in result.stdout
-    assert "alf-lb" in call("list", "rules").stdout
+    rules = dict(line.split(maxsplit=1) for line in call("list", "rules").stdout.splitlines())
+    assert rules["alf-lb"].endswith("(causal)")
+    assert rules["exact"].endswith("(current-batch)")
     assert "student-t" in call("list", "sources").stdout
     document = json.loads(call("list", "experiments", "--json").stdout)
     assert document["experiments"]["regret-sweep"].startswith("How the regret of ALF-LB grows")
@@ -65,8 +67,15 @@ def test_describe_a_source_and_a_rule() -> None:
     assert "tail_index = 1.5  (float)" in result.stdout
     assert "n_experts = required" in result.stdout
     document = json.loads(call("describe", "alf-lb", "--json").stdout)
-    assert document["is"] == "rule"
+    assert (document["is"], document["timing"]) == ("rule", "causal")
     assert set(document["keys"]) == {"schedule", "step_size", "step_unit", "recentre", "radius", "delay"}
+
+
+def test_describe_exact() -> None:
+    result = call("describe", "exact")
+    assert result.stdout.startswith("exact (rule, current-batch, balancesim.balancers.exact.Exact)")
+    assert "the floor or the ceiling of T K / E" in result.stdout
+    assert json.loads(call("describe", "exact", "--json").stdout)["timing"] == "current-batch"
 
 
 def test_describe_an_unknown_name() -> None:

@@ -40,7 +40,7 @@ def signalled(folder: Path, number: signal.Signals) -> tuple[int, int, str]:
     """Start a run, signal it after its first part; the exit code, the number of parts, stderr."""
     write(folder, LONGER)
     process = subprocess.Popen(command(folder), stderr=subprocess.PIPE, text=True)
-    for _ in range(6000):
+    for _ in range(18000):  # a cold start compiles
         if parts(folder / "run") or process.poll() is not None:
             break
         time.sleep(0.01)

@@ -261,6 +261,16 @@ def test_the_choices_are_the_executors() -> None:
     assert tuple(option.type.choices) == EXECUTORS  # type: ignore[attr-defined]
 
 
+def test_exact_beside_the_sweep_s_rules(tmp_path: Path) -> None:
+    arguments = ("regret-sweep", "--set", "rule=none,exact", "--set", "source=pareto", "--set", "horizon=20")
+    result = run(*arguments, "--seeds", "0:2", "--out", tmp_path / "run", "--executor", "serial")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("current-batch rules: they see the batch they assign") == 2
+    document = json.loads(run(*arguments, "--seeds", "0:2", "--out", tmp_path / "run", "--json").stdout)
+    assert [group["causal"] for group in document["groups"]] == [True, False] * 2
+    assert all(group["kept_of_exact"] >= 0.99 for group in document["groups"])
+
+
 def test_a_name_and_a_file_go_together(tmp_path: Path) -> None:
     top = write(tmp_path, "[[source]]\nkind = 'normal'\n[[rule]]\nkind = 'none'\n")
     result = run("regret-sweep", "--config", top, "--dry-run", "--out", tmp_path / "new")

@@ -42,7 +42,14 @@ def test_equals_naive(source):
     k = 2
     q = np.linspace(0.5, -0.5, source.n_experts)
     runs = simulate(
-        RULES, source, n_tokens=N_TOKENS, k=k, horizon=HORIZON, comparator=q, n_records=10 * HORIZON
+        RULES,
+        source,
+        n_tokens=N_TOKENS,
+        k=k,
+        horizon=HORIZON,
+        comparator=q,
+        n_records=10 * HORIZON,
+        n_exact=0,
     )
     dtype = source.batch(0, 1).dtype
     eps = float(np.finfo(dtype).eps)
@@ -70,7 +77,7 @@ def test_equals_naive(source):
 def test_equals_naive_for_every_width_of_k(k):
     source = sources.Normal(n_experts=12, offsets="iqr")
     rule = AlfLB(schedule="constant", step_size=0.5)
-    run = simulate(rule, source, n_tokens=7, k=k, horizon=3, comparator=np.zeros(12), n_records=9)
+    run = simulate(rule, source, n_tokens=7, k=k, horizon=3, comparator=np.zeros(12), n_records=9, n_exact=0)
     expected = naive.simulate(source, rule, np.zeros(12), 7, k, 3)
     assert run.loads.tolist() == [loads.tolist() for loads in expected["loads"]]
     np.testing.assert_allclose(run.regret, expected["regret"], atol=1e-5)

@@ -14,7 +14,7 @@ from balancesim.errors import RunDirectoryError
 from balancesim.report import style
 from balancesim.report.curves import source_figure
 from balancesim.report.overview import overview_figure
-from tests.report.frames import results
+from tests.report.frames import EXACT, RULES, results
 
 Results = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
@@ -93,6 +93,42 @@ def test_every_source_and_family_is_in_the_overview() -> None:
         assert part in text
 
 
+def test_current_batch_rules_stand_apart() -> None:
+    found = results(rules=(RULES[1], EXACT, RULES[4]))
+    with style.settings():
+        figure = overview_figure(found[0])
+    # Below the causal rules of their source, under a heading, whatever the order of the experiment.
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert sorted(labels) == sorted(["sign", "harmonic", "exact"] * 2)
+    places = dict(zip(labels[:3], figure.axes[0].get_yticks()[:3], strict=True))
+    assert places["sign"] < places["harmonic"] < places["exact"]
+    assert texts(figure).count("current-batch") == 2
+    # S4's bound is not one for them.
+    spans = [line.get_ydata() for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert len(spans) == 2
+    assert all(max(np.asarray(span)[:2]) < places["exact"] or min(span) > places["exact"] for span in spans)
+    figure = of_first_source(found)
+    assert "exact" not in [axes._left_title.get_text() for axes in figure.axes]
+    assert "current-batch rules left out" in texts(figure)
+
+
+def current_batch_only(_found: Results) -> Results:
+    return results(rules=(EXACT,))
+
+
+def with_exact_before_the_others(_found: Results) -> Results:
+    return results(rules=(EXACT, *RULES))
+
+
+def without_a_price(_found: Results) -> Results:
+    groups, cells, records = results(rules=(*RULES, EXACT))
+    own = groups["rule_kind"] == "exact"
+    groups.loc[own, ["regret", "regret_low", "regret_high"]] = np.nan
+    gone = records["cell"].isin(cells.loc[cells["rule_kind"] == "exact", "cell"])
+    records.loc[gone, "regret"] = np.nan
+    return groups, cells, records
+
+
 def without_control(found: Results) -> Results:
     groups, cells, records = found
     return groups[groups["rule_kind"] != "none"], cells[cells["rule_kind"] != "none"], records
@@ -163,6 +199,9 @@ def one_seed(_found: Results) -> Results:
 @pytest.mark.parametrize(
     "change",
     [
+        current_batch_only,
+        with_exact_before_the_others,
+        without_a_price,
         without_control,
         control_only,
         without_modulus,

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from balancesim.report import summary_table
-from tests.report.frames import results
+from tests.report.frames import EXACT, RULES, results
 
 
 def printed(frame: pd.DataFrame, width: int = 80) -> str:
@@ -35,9 +35,33 @@ def test_says_what_each_rule_did_on_each_source() -> None:
         "0.00",
         "[-0.05,",
         "0.05]",
-        "logarithmic",
+        "log",
+        "1.0123",
         "1.06",
     ]
+
+
+def test_current_batch_rules_have_a_table_of_their_own() -> None:
+    groups, _, _ = results(rules=(RULES[0], EXACT, RULES[4]))
+    text = printed(groups)
+    # Below the causal rules, whatever the order of the experiment.
+    assert (
+        text.index("no balancing") < text.index("harmonic x1") < text.index("current-batch rules: they see")
+    )
+    assert text.count("current-batch rules: they see the batch they assign") == 2
+    assert line_of(text, "exact").split() == ["exact", "-1.002", "±0.010", "1.0000", "1.06"]
+    alone, _, _ = results(rules=(EXACT,))
+    assert "exponent [95 %]" not in printed(alone)
+
+
+def test_a_share_of_nothing_is_a_difference() -> None:
+    groups, _, _ = results()
+    assert line_of(printed(groups.assign(kept_of_exact=np.nan)), "harmonic x1").split()[-2] == "+0.046"
+    unknown = groups.assign(
+        kept_of_exact=np.nan, score_over_exact=np.nan, exact_reason="after step 3: no way"
+    )
+    assert line_of(printed(unknown), "harmonic x1").split()[-2] == "-"
+    assert printed(unknown).count("no exact optimum after step 3: no way") == 2
 
 
 def test_keeps_the_order_of_the_run() -> None:

@@ -38,6 +38,7 @@ def test_a_key_depends_on_the_numbers_not_on_how_they_are_written(tmp_path: Path
     [
         ("horizon = 50", "horizon = 51"),
         ("n_records = 10", "n_records = 11"),
+        ("n_records = 10", "n_records = 10\nn_exact = 3"),
         ("n_experts = 6", "n_experts = 7"),
         ('seeds = "0:2"', 'seeds = "2:4"'),
     ],

@@ -16,6 +16,7 @@ import pytest
 from balancesim import balancers, plugins
 from balancesim.errors import ConfigurationError, RunDirectoryError
 from balancesim.sweep import work
+from balancesim.sweep.cells import ENGINE_VERSION
 from balancesim.sweep.executors import EXECUTORS
 from balancesim.sweep.parts import read_facts
 from balancesim.sweep.session import plan_sweep
@@ -147,7 +148,9 @@ def test_a_damaged_part_is_reported_and_run_again(whole: Path, tmp_path: Path, d
         part.write_bytes((whole / "summary.parquet").read_bytes())
     else:
         table = pq.read_table(part)
-        changed = table.schema.metadata[b"balancesim"].replace(b'"engine": 1', b'"engine": 9')
+        changed = table.schema.metadata[b"balancesim"].replace(
+            f'"engine": {ENGINE_VERSION}'.encode(), b'"engine": 9'
+        )
         pq.write_table(table.replace_schema_metadata({b"balancesim": changed}), part)
     outcome, reporter = sweep(tmp_path / "run", config)
     assert (outcome.n_before, outcome.n_done) == (N_CELLS - 3, 3)
@@ -330,7 +333,28 @@ def test_a_step_without_a_modulus_stops_before_any_cell(tmp_path: Path) -> None:
 def test_parts_hold_what_their_cells_came_to(whole: Path) -> None:
     facts = read_facts(parts(whole)[0])["cells"]
     assert len(facts) == 3
-    assert {"cell", "seed", "regret", "modulus", "outcome", "reason"} <= set(facts[0])
+    assert {"cell", "seed", "regret", "modulus", "outcome", "reason", "kept_of_exact"} <= set(facts[0])
+
+
+WITH_EXACT = TINY + '\n[[rule]]\nkind = "exact"\n'
+
+
+def test_a_current_batch_rule_resumes_and_spreads_like_the_others(tmp_path: Path) -> None:
+    config = configuration(tmp_path, WITH_EXACT)
+    sweep(tmp_path / "run", config)
+    cold = summary_bytes(tmp_path / "run")
+    parts(tmp_path / "run")[1].unlink()
+    outcome, _ = sweep(tmp_path / "run", config, executor="thread", jobs=2)
+    assert (outcome.n_before, outcome.n_done) == (12, 4)
+    assert summary_bytes(tmp_path / "run") == cold
+
+
+def test_the_other_rules_numbers_do_not_depend_on_it(whole: Path, tmp_path: Path) -> None:
+    sweep(tmp_path / "run", configuration(tmp_path, WITH_EXACT))
+    found = pd.read_parquet(tmp_path / "run" / "summary.parquet")
+    found = found[found["causal"]].reset_index(drop=True)
+    among = pd.read_parquet(whole / "summary.parquet")
+    pd.testing.assert_frame_equal(found, among, check_exact=True)
 
 
 KILLER = """

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from balancesim.errors import RunDirectoryError
+from balancesim.sweep.cells import ENGINE_VERSION
 from balancesim.sweep.store import (
     RunDirectory,
     changed_versions,
@@ -27,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_a_directory_holds(finished: Path, tmp_path: Path) -> None:
     assert read_configuration(RunDirectory(finished)) == configuration(tmp_path)
     manifest = json.loads((finished / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["engine_version"] == 1
+    assert manifest["engine_version"] == ENGINE_VERSION
     assert {"python", "numpy", "numba", "pyarrow", "balancesim"} <= set(manifest["versions"])
     assert {"system", "architecture", "processor"} == set(manifest["machine"])
     assert sorted(path.name for path in finished.iterdir()) == [
@@ -53,7 +54,7 @@ def test_another_engine_conflicts(finished: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("balancesim.sweep.store.ENGINE_VERSION", 7)
     message = conflict(RunDirectory(finished), configuration(tmp_path))
     assert message is not None
-    assert "engine version (1 there, 7 here)" in message
+    assert f"engine version ({ENGINE_VERSION} there, 7 here)" in message
 
 
 def test_a_file_or_a_foreign_folder_conflicts(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def test_a_cell_is_what_simulate_gives(run: RunDirectory) -> None:
         assert row.regret == result.regret[-1]
         assert row.step_size == pytest.approx(getattr(rule, "step_size", math.nan), nan_ok=True)
         assert row.score_kept == result.score_kept[-1]
+        assert row.causal
+        assert row.n_exact == result.exact_steps.size == 8
+        assert row.kept_of_exact == result.kept_of_exact
+        assert row.score_over_exact == result.score_over_exact.mean()
+        assert row.exact_reason == ""
         own = curves[curves["cell"] == row.cell]
         np.testing.assert_array_equal(own["step"], result.steps)
         np.testing.assert_array_equal(own["regret"], result.regret)
@@ -133,6 +138,54 @@ def test_runs_that_end_early_are_counted_and_left_out(tmp_path: Path) -> None:
     assert math.isnan(early["regret"])
     assert early["verdict"] == "inconclusive"
     assert math.isnan(groups.iloc[0]["difference"])
+
+
+def test_current_batch_rules_are_kept_apart(tmp_path: Path) -> None:
+    text = TINY.replace("0:2", "0:4") + '\n[[rule]]\nkind = "exact"\n'
+    sweep(tmp_path / "run", configuration(tmp_path, text))
+    groups = group_summary(RunDirectory(tmp_path / "run"))
+    assert list(groups["causal"]) == [True, True, True, False] * 2
+    exact = groups[~groups["causal"]]
+    # No difference from a causal rule, no growth: nothing that ranks it with the others.
+    assert exact["difference"].isna().all()
+    assert exact["exponent"].isna().all()
+    assert set(exact["verdict"]) == {"not fitted"}
+    assert (exact["regret"] < 0.0).all()
+    assert exact["kept_of_exact"].to_numpy() == pytest.approx(1.0, abs=1e-9)
+    assert exact["score_over_exact"].to_numpy() == pytest.approx(0.0, abs=1e-9)
+    assert (groups["kept_of_exact_high"] >= groups["kept_of_exact"]).all()
+    # The first rule, of the reference's kind: compared with the reference, which is causal.
+    assert groups["difference"].notna().sum() == 6
+
+
+def test_n_exact_zero_leaves_the_column_empty(tmp_path: Path) -> None:
+    sweep(
+        tmp_path / "run",
+        configuration(tmp_path, TINY.replace("n_records = 10", "n_records = 10\nn_exact = 0")),
+    )
+    frame = load_summary(RunDirectory(tmp_path / "run"))
+    assert (frame["n_exact"] == 0).all()
+    assert frame[["kept_of_exact", "score_over_exact"]].isna().all(axis=None)
+
+
+def test_a_cell_that_ends_before_its_first_record(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((64, 6))
+    rows[:, 5] = -np.inf
+    np.save(tmp_path / "rows.npy", rows)
+    source = f'[[source]]\nkind = "recorded"\nscores = "{(tmp_path / "rows.npy").as_posix()}"\n'
+    text = f"[run]\nn_tokens = 16\nk = 2\nhorizon = 3\nseeds = 0\n{source}"
+    text += '[[rule]]\nkind = "none"\n[[rule]]\nkind = "exact"\n'
+    outcome, _ = sweep(tmp_path / "run", configuration(tmp_path, text))
+    assert outcome.failures == {}
+    none, exact = load_summary(RunDirectory(tmp_path / "run")).to_dict("records")
+    assert none["outcome"] == "horizon_reached"
+    assert none["exact_reason"].startswith("after step 1: `scores` leave expert 5")
+    assert (exact["outcome"], exact["final_step"], exact["window_steps"]) == ("not_assigned", 0, 0)
+    assert "`scores` leave expert 5" in exact["reason"]
+    assert math.isnan(exact["regret"])
+    groups = group_summary(RunDirectory(tmp_path / "run"))
+    assert list(groups["n_early"]) == [0, 1]
+    assert groups["exact_reason"][0] == none["exact_reason"]
 
 
 def test_records_are_json(run: RunDirectory) -> None:

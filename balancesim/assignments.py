@@ -1,0 +1,96 @@
+"""Explicit assignments: what a current-batch rule hands over, checked, and the scores that it chose."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from balancesim.balancers import Assignment, BatchRule
+from balancesim.errors import InputError
+from balancesim.types import Float64Array, FloatArray, IntArray
+
+
+def assign(rule: BatchRule, state: Any, scores: FloatArray, k: int) -> tuple[Assignment, Any]:
+    """Let a rule assign a batch, on a copy of the scores, and check what it returns.
+
+    Raises
+    ------
+    InputError
+        If that is not an assignment of k different, unmasked experts to each token, with a bias per expert or
+        none; the message names the first token that is wrong.
+    """
+    found: Any = rule.assign(state, scores.copy())
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[0], Assignment):
+        raise InputError(f"`rule`.assign must return an Assignment and the state after it, got {found!r:.80}")
+    assignment, after = found
+    if assignment.experts is None:
+        return assignment, after
+    bias = assignment.bias
+    if bias is not None:
+        bias = as_price(bias, scores.shape[1], "assign must return a bias of")
+    return Assignment(_checked(assignment.experts, scores, k), bias), after
+
+
+def as_price(bias: Any, n_experts: int, what: str) -> Float64Array:
+    """Return what a rule written in Python says its bias is, checked for shape."""
+    array = np.asarray(bias, dtype=np.float64)
+    if array.shape != (n_experts,):
+        raise InputError(f"`rule`.{what} one number per expert, ({n_experts},), got {array.shape}")
+    return array
+
+
+def chosen_scores(scores: FloatArray, experts: IntArray) -> Float64Array:
+    """The scores of each token's experts, (T, K) float64 ascending.
+
+    Differences of sums are taken between such rows place by place, so that a large score that both sides hold
+    never enters the difference (S5).
+    """
+    return np.sort(np.take_along_axis(scores, experts, axis=1).astype(np.float64), axis=1)
+
+
+def top_scores(scores: FloatArray, k: int) -> Float64Array:
+    """Each token's k largest scores, (T, K) float64 ascending."""
+    largest = np.partition(scores, -k, axis=1)[:, -k:]
+    return np.sort(largest.astype(np.float64), axis=1)
+
+
+def routed_scores(scores: FloatArray, bias: FloatArray, k: int) -> Float64Array:
+    """The scores of the experts that `route` chooses, (T, K) float64 ascending; the bias has their dtype.
+
+    In NumPy, so that a few batches do not wait for a kernel to compile; as fast as one for small batches.
+    """
+    biased = scores + bias
+    chosen = biased >= np.partition(biased, -k, axis=1)[:, -k, None]
+    if np.count_nonzero(chosen) != k * len(scores):  # ties at a K-th place go to the lower expert
+        return chosen_scores(scores, np.argsort(-biased, axis=1, kind="stable")[:, :k])
+    return np.sort(scores[chosen].reshape(-1, k).astype(np.float64), axis=1)
+
+
+def _checked(experts: Any, scores: FloatArray, k: int) -> IntArray:
+    n_tokens, n_experts = scores.shape
+    array: NDArray[Any] = np.asarray(experts)
+    must = "`rule`.assign must return"
+    if array.shape != (n_tokens, k):
+        raise InputError(f"{must} (T, K) = ({n_tokens}, {k}) experts, got {array.shape}")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"{must} integers for experts, got {array.dtype}")
+    outside = (array < 0) | (array >= n_experts)
+    if outside.any():
+        token, place = np.argwhere(outside)[0]
+        raise InputError(
+            f"{must} experts from 0 to {n_experts - 1}, got {array[token, place]} at token {token}"
+        )
+    ordered = np.sort(array, axis=1)
+    repeated = ordered[:, 1:] == ordered[:, :-1]
+    if repeated.any():
+        token, place = np.argwhere(repeated)[0]
+        raise InputError(
+            f"{must} different experts for a token, got expert {ordered[token, place]} twice at token {token}"
+        )
+    masked = np.isneginf(np.take_along_axis(scores, ordered, axis=1))
+    if masked.any():
+        token, place = np.argwhere(masked)[0]
+        raise InputError(
+            f"{must} unmasked experts, got expert {ordered[token, place]}, masked, at token {token}"
+        )
+    return ordered.astype(np.int64)

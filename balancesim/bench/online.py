@@ -1,0 +1,83 @@
+"""The compiled online step against NumPy."""
+
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from balancesim.balancers import AlfLB
+from balancesim.bench.instances import Shape
+from balancesim.bench.routing import route_by_numpy
+from balancesim.bench.rows import Row, at_least, compared
+from balancesim.bench.timing import Plan, interleaved, per_unit
+from balancesim.simulation import simulate
+from balancesim.sources import Normal
+
+_SHAPE = Shape(16384, 64, 8)
+# Rules that share a draw, factor over NumPy per rule, steps timed.
+_SHARED = ((1, 8.0, 24), (16, 40.0, 6))
+_THREADS = 2
+_PEER = "numpy SFC64 normals + argpartition"
+
+
+def online(plan: Plan) -> Iterator[Row]:
+    """Time the online step per rule: draw, route, measure, update, against NumPy's draw and route alone.
+
+    Parameters
+    ----------
+    plan : Plan
+        Rounds, and the time for the whole area.
+
+    Yields
+    ------
+    Row
+        One per number of rules that share each draw. Ours runs one seed on each of two threads.
+    """
+    each = plan.share(len(_SHARED))
+    for n_rules, factor, n_steps in _SHARED:
+        yield step(each, _SHAPE, n_rules, n_steps, factor)
+
+
+def step(plan: Plan, shape: Shape, n_rules: int, n_steps: int, factor: float | None) -> Row:
+    """Time one step of several rules that share draws.
+
+    Parameters
+    ----------
+    plan : Plan
+        Rounds and time.
+    shape : Shape
+        The batch.
+    n_rules, n_steps : int
+        Rules that share each draw, and steps a call.
+    factor : float or None
+        What to reach over NumPy, per rule.
+
+    Returns
+    -------
+    Row
+    """
+    n_tokens, n_experts, k = shape
+    case = f"{shape}, {n_rules} rules a draw"
+    plan.say(case)
+    generator = np.random.Generator(np.random.SFC64(0))
+    prices = np.zeros(n_experts, np.float32)
+    rules = [AlfLB(step_size=0.1 * (1 + s)) for s in range(n_rules)]
+
+    def numpy_step() -> None:
+        route_by_numpy(generator.standard_normal((n_tokens, n_experts), dtype=np.float32), prices, k)
+
+    def one_seed(seed: int) -> None:
+        source = Normal(n_experts=n_experts, seed=seed)
+        simulate(rules, source, n_tokens=n_tokens, k=k, horizon=n_steps, n_records=2, n_exact=0)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        both_seeds = functools.partial(_wait_for_all, pool, one_seed)
+        pairs = interleaved(both_seeds, {_PEER: numpy_step}, plan)[_PEER]
+    pairs = per_unit(pairs, _THREADS * n_steps * n_rules, 1.0)
+    return compared("online", case, _PEER, pairs, at_least(factor), unit="s per step and rule")
+
+
+def _wait_for_all(pool: ThreadPoolExecutor, one_seed: Callable[[int], None]) -> None:
+    for done in [pool.submit(one_seed, seed) for seed in range(_THREADS)]:
+        done.result()

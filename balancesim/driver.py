@@ -1,0 +1,272 @@
+"""What drives a simulation: steps through the compiled kernel, Python's part of each, and what comes out."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from balancesim.assignments import as_price, assign, chosen_scores, routed_scores, top_scores
+from balancesim.balancers import BatchRule, PriceRule, Rule
+from balancesim.feed import Chunk, chunks, score_dtype, wide_limit
+from balancesim.kernels import rules as rule_codes
+from balancesim.kernels.loop import (
+    NOT_ASSIGNED,
+    NOT_FINITE,
+    RUNNING,
+    Record,
+    Rules,
+    Tally,
+    Workspace,
+    run_steps,
+)
+from balancesim.kernels.model import LANES, n_rows
+from balancesim.kernels.scores import draw_pointer
+from balancesim.oracle import Candidate, Comparison, compare_with_exact
+from balancesim.routing import padded
+from balancesim.runs import Comparator, Outcome, Run, Status
+from balancesim.sources.base import Source, draw_from
+from balancesim.types import Float64Array, FloatArray, IntArray
+
+_SCORES_PER_CALL = 1 << 26
+"""Scores, times rules, that one kernel call routes: tens of milliseconds, for Ctrl-C and progress to work."""
+
+
+def record_steps(horizon: int, n_records: int) -> IntArray:
+    """Log-spaced steps from 1 to the horizon, both included, without repeats.
+
+    Parameters
+    ----------
+    horizon, n_records : int
+        The last step, and how many steps to aim at.
+
+    Returns
+    -------
+    (R,) ndarray of int64
+        Ascending; R <= n_records, and every step where ``n_records`` allows it.
+    """
+    if n_records >= horizon:
+        return np.arange(1, horizon + 1)
+    return np.unique(np.round(np.geomspace(1.0, horizon, n_records)).astype(np.int64))
+
+
+class Driver:
+    """Arrays of one call of `simulate`, and the chunks that fill them."""
+
+    def __init__(
+        self,
+        rules: list[Rule],
+        source: Source,
+        comparator: Comparator,
+        n_tokens: int,
+        k: int,
+        horizon: int,
+        n_steps: int,
+        n_records: int,
+        n_exact: int,
+    ) -> None:
+        self.rules, self.source, self.comparator = rules, source, comparator
+        self.n_tokens, self.k, self.horizon, self.n_steps = n_tokens, k, horizon, n_steps
+        self.n_exact = n_exact
+        n_rules, n_experts = len(rules), source.n_experts
+        steps = record_steps(n_steps, n_records)
+        shape = (n_rules, steps.size)
+        self.kernel_rules = Rules(
+            kind=np.zeros(n_rules, np.int64),
+            parameters=np.zeros((n_rules, rule_codes.N_PARAMETERS)),
+            price=np.zeros((n_rules, n_experts)),
+            state=np.full(n_rules, RUNNING),
+            stopped=np.full(n_rules, n_steps),
+        )
+        self.tally = Tally(
+            regret=np.zeros((n_rules, LANES)),
+            lost=np.zeros((n_rules, LANES)),
+            top=np.zeros(LANES),
+            price_sum=np.zeros(n_rules),
+            moved=np.zeros(n_rules),
+            window_loads=np.zeros((n_rules, n_experts), np.int64),
+            window_violation=np.zeros(n_rules),
+            loads=np.zeros((n_rules, n_experts), np.int64),
+        )
+        self.record = Record(
+            steps=steps,
+            n_filled=np.zeros(n_rules, np.int64),
+            loads=np.zeros((*shape, n_experts), np.int64),
+            window_loads=np.zeros((*shape, n_experts), np.int64),
+            bias=np.zeros((*shape, n_experts)),
+            max_violation=np.zeros(shape),
+            mean_max_violation=np.zeros(shape),
+            regret=np.zeros(shape),
+            score_lost=np.zeros(shape),
+            top_score=np.zeros(shape),
+        )
+        dtype = score_dtype(source)
+        self.workspace = Workspace(
+            tile=np.zeros((n_rows(n_experts), LANES), dtype),
+            bias=np.zeros((n_rules, n_rows(n_experts)), dtype),
+            unbiased=np.zeros(n_rows(n_experts), dtype),
+            comparator=padded(comparator.bias.astype(dtype)),
+        )
+        # A price may use a thousandth of the dtype's range, so that adding it to a score cannot overflow.
+        self.largest_price = float(np.finfo(dtype).max) * 1e-3
+        self.price_rules: dict[int, PriceRule] = {}
+        self.batch_rules: dict[int, BatchRule] = {}
+        self.states: dict[int, Any] = {}
+        self.recorded_states: dict[int, deque[Any]] = {}
+        self.refusals: dict[int, str] = {}
+        self.without_price: set[int] = set()
+        for s, rule in enumerate(rules):
+            self._set_up(s, rule)
+
+    def _set_up(self, s: int, rule: Rule) -> None:
+        """Give a rule its kind, and its state where that lives in Python."""
+        kernel_rules, n_experts = self.kernel_rules, self.source.n_experts
+        if isinstance(rule, BatchRule):
+            kernel_rules.kind[s] = rule_codes.ASSIGNED
+            self.batch_rules[s], self.states[s] = rule, rule.init(n_experts, self.k)
+            self.recorded_states[s] = deque(maxlen=self.n_exact)
+        elif isinstance(rule, PriceRule):
+            form = rule.kernel_form()
+            if form is not None:
+                kernel_rules.kind[s], kernel_rules.parameters[s] = form
+                return
+            kernel_rules.kind[s] = rule_codes.IN_PYTHON
+            self.price_rules[s], self.states[s] = rule, rule.init(n_experts, self.k)
+            kernel_rules.price[s] = as_price(rule.bias(self.states[s]), n_experts, "bias must return")
+
+    def run(self, progress: Callable[[int], None] | None) -> list[Run]:
+        """Run all steps, chunk by chunk, and read off the runs."""
+        limit = wide_limit(self.source)
+        per_step = self.n_tokens * self.source.n_experts * (len(self.rules) + 4)
+        per_chunk = 1 if self.states else max(1, _SCORES_PER_CALL // per_step)
+        reported = time.monotonic()
+        for chunk in chunks(self.source, self.n_tokens, self.k, self.n_steps, steps_per_chunk=per_chunk):
+            if self.batch_rules:
+                self._assign(chunk)
+            draw = draw_pointer(chunk.model, self.workspace.tile.dtype)
+            run_steps(
+                draw, chunk.model, self.kernel_rules, self.tally, self.record, self.workspace,
+                chunk.first + 1, chunk.last + 1, self.n_tokens, self.k, limit, self.largest_price,
+            )  # fmt: skip
+            if self.states:
+                self._update(chunk.last + 1)
+            if progress is not None and (time.monotonic() - reported > 0.1 or chunk.last + 1 == self.n_steps):
+                progress(chunk.last + 1)
+                reported = time.monotonic()
+            if (self.kernel_rules.state != RUNNING).all():
+                break
+        return [self._read_off(s, found) for s, found in enumerate(self._compare())]
+
+    def _assign(self, chunk: Chunk) -> None:
+        """Let current-batch rules assign the next step's batch, and do for them what the kernel does not."""
+        rules, tally = self.kernel_rules, self.tally
+        scores = draw_from(chunk.model, chunk.first, self.n_tokens)
+        top = top_scores(scores, self.k)
+        for s, rule in self.batch_rules.items():
+            if rules.state[s] != RUNNING:
+                continue
+            (experts, bias, reason), self.states[s] = assign(rule, self.states[s], scores, self.k)
+            if experts is not None and bias is not None and not self._is_usable(bias):
+                experts, reason = None, "its bias is not finite, or too large for the scores' dtype"
+            if experts is None:
+                rules.state[s], rules.stopped[s] = NOT_ASSIGNED, chunk.first
+                self.refusals[s] = reason
+                continue
+            if bias is None:
+                self.without_price.add(s)
+            rules.price[s] = 0.0 if bias is None else bias
+            tally.loads[s] = np.bincount(experts.ravel(), minlength=scores.shape[1])
+            tally.lost[s, 0] += (top - chosen_scores(scores, experts)).sum()
+
+    def _update(self, step: int) -> None:
+        """Update the prices made in Python, and keep what a record needs of Python's states."""
+        rules, record = self.kernel_rules, self.record
+        place = int(np.searchsorted(record.steps, step))
+        is_record = place < record.steps.size and record.steps[place] == step
+        for s, rule in self.price_rules.items():
+            if rules.state[s] != RUNNING:
+                continue
+            self.states[s] = rule.update(self.states[s], self.tally.loads[s].copy(), None)
+            rules.price[s] = as_price(rule.bias(self.states[s]), self.source.n_experts, "bias must return")
+            if not self._is_usable(rules.price[s]):
+                rules.state[s], rules.stopped[s] = NOT_FINITE, step
+            if is_record:
+                record.bias[s, place] = rules.price[s]
+        for s, states in self.recorded_states.items():
+            if is_record and rules.state[s] == RUNNING:
+                states.append(self.states[s])
+
+    def _is_usable(self, price: Float64Array) -> bool:
+        return bool((np.abs(price) <= self.largest_price).all())
+
+    def _compare(self) -> list[Comparison]:
+        """Hold every rule's choices after its last records against the exact optimum."""
+        return compare_with_exact(
+            [self._candidate(s, rule) for s, rule in enumerate(self.rules)],
+            self.source,
+            n_tokens=self.n_tokens,
+            k=self.k,
+            bias=self.comparator.bias,
+        )
+
+    def _candidate(self, s: int, rule: Rule) -> Candidate:
+        n = int(self.record.n_filled[s])
+        last = slice(max(0, n - self.n_exact), n)
+        steps, prices = self.record.steps[last], self.record.bias[s, last]
+        if isinstance(rule, BatchRule):
+            states = self.recorded_states[s]
+
+            def assigned(i: int, scores: FloatArray) -> Float64Array | None:
+                experts = assign(rule, states[i], scores, self.k)[0].experts
+                return None if experts is None else chosen_scores(scores, experts)
+
+            return Candidate(steps, assigned)
+        usable = np.array([self._is_usable(price) for price in prices], np.bool_)
+        steps, prices = steps[usable], prices[usable].astype(self.workspace.tile.dtype)
+        return Candidate(steps, lambda i, scores: routed_scores(scores, prices[i], self.k))
+
+    def _read_off(self, s: int, found: Comparison) -> Run:
+        n = int(self.record.n_filled[s])
+        record = self.record
+        bias, regret = record.bias[s, :n].copy(), record.regret[s, :n].copy()
+        if s in self.without_price:
+            bias[:], regret[:] = np.nan, np.nan
+        return Run(
+            rule=self.rules[s],
+            source=self.source,
+            n_tokens=self.n_tokens,
+            k=self.k,
+            horizon=self.horizon,
+            steps=record.steps[:n].copy(),
+            loads=record.loads[s, :n].copy(),
+            window_loads=record.window_loads[s, :n].copy(),
+            bias=bias,
+            max_violation=record.max_violation[s, :n].copy(),
+            mean_max_violation=record.mean_max_violation[s, :n].copy(),
+            regret=regret,
+            score_lost=record.score_lost[s, :n].copy(),
+            top_score=record.top_score[s, :n].copy(),
+            exact_steps=found.steps.copy(),
+            exact_score=found.score,
+            score_over_exact=found.over,
+            exact_reason=found.reason,
+            comparator=self.comparator,
+            status=self._status(s),
+        )
+
+    def _status(self, s: int) -> Status:
+        step = int(self.kernel_rules.stopped[s])
+        if self.kernel_rules.state[s] == NOT_FINITE:
+            outcome = Outcome.BIAS_NOT_FINITE
+            detail = f"at step {step} of {self.horizon}"
+        elif self.kernel_rules.state[s] == NOT_ASSIGNED:
+            outcome = Outcome.NOT_ASSIGNED
+            detail = f"at step {step + 1} of {self.horizon}: {self.refusals[s]}"
+        elif self.n_steps < self.horizon:
+            outcome = Outcome.DATA_EXHAUSTED
+            detail = f"after step {step} of {self.horizon}"
+        else:
+            outcome = Outcome.HORIZON_REACHED
+            detail = f"{self.horizon} steps"
+        return Status(outcome, step, f"{outcome.value} ({detail})")

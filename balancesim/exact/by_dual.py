@@ -1,0 +1,409 @@
+"""Our method: Newton on the dual, then shortest augmenting paths among the few tokens near a boundary.
+
+The dual has E variables. A sample of the tokens, ever larger, brings the price close; one or two passes over
+all of them bring it closer and collect the tokens that the remaining error may move. From there on only these
+are touched: Newton's method until a handful of tokens are on the wrong side, augmenting paths for those, and
+a price inside the set of optimal ones. Scores that tie by the thousand are first told apart by noise far
+below their spacing; the true scores have the last word.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from balancesim.errors import InputError
+from balancesim.exact.problem import AssignmentProblem
+from balancesim.exact.solution import Answer, Effort, SolveOutcome
+from balancesim.kernels.candidates import (
+    Candidates,
+    collect_part,
+    count_part,
+    descend_candidates,
+    list_members,
+    narrowed,
+    write_choice,
+)
+from balancesim.kernels.exchange import BALANCED, NO_PATH, TOO_NARROW, balance, settle
+from balancesim.kernels.members import WORD_BITS
+from balancesim.kernels.newton import Descent, advance
+from balancesim.kernels.sample import descend_sample
+from balancesim.problem import balanced_load, cheapest_loads
+from balancesim.routing import in_parts
+from balancesim.types import Float64Array, IntArray
+
+_LOAD_IN_SAMPLE = 32
+"""Tokens per expert in the first sample."""
+
+_GROWTH = 4
+"""Factor from one sample to the next."""
+
+_SAMPLE_GOAL = 0.15
+"""Tokens on the wrong side at which a sample has told what it can, relative to its noise sqrt(n K E)."""
+
+_FEW_ROWS = 256
+"""Tokens that tell where to start."""
+
+_LIMIT = 4.0
+"""Ranges of those tokens' scores beyond which a price changes nothing more."""
+
+_SAME = 1e-12
+"""Gaps, relative to the range of the scores, that are rounding."""
+
+_TIED = 0.1
+"""Share of tokens whose K-th place ties from which noise breaks ties."""
+
+_TIE_NOISE = 0.05
+"""Noise that breaks ties in the end, relative to the least distance of scores that do not tie."""
+
+_REMAINDER = 0.5
+"""What a step leaves of the error, with a margin: the width to collect within, relative to the step."""
+
+_FEW = 0.7
+"""Share of the tokens near which another pass over all of them costs more than it saves."""
+
+_QUANTA = 16
+"""Tokens per expert within the least width: a price moves in steps of about one token's spacing."""
+
+_STALLED = 4.0
+"""Tokens on the wrong side, relative to the goal, that augmenting paths had better not be left with."""
+
+_NOISE_REACH = 1.25
+"""Width, relative to the noise that broke ties, within which the true scores may choose otherwise."""
+
+_WIDENING = 4.0
+_MOST_PASSES = 10
+"""Passes over all tokens after which the width grows until it is wide enough."""
+
+_ROUNDING = 4.0 * float(np.finfo(np.float64).eps)
+_MAX_PASSES = 30
+_ALL = 1e300
+"""A width that makes every token a candidate."""
+
+
+class _OutOfTimeError(Exception):
+    """The deadline has passed."""
+
+
+class _Clock:
+    def __init__(self, time_limit: float | None) -> None:
+        self.start = time.perf_counter()
+        self.limit = np.inf if time_limit is None else time_limit
+
+    def check(self) -> None:
+        if time.perf_counter() - self.start > self.limit:
+            raise _OutOfTimeError
+
+
+class _Collected(NamedTuple):
+    """Tokens within ``width`` of their boundary at ``price``, and how all tokens choose there."""
+
+    price: Float64Array
+    width: float
+    loads: IntArray
+    words: Any
+    candidates: Candidates
+
+
+def solve_dual(problem: AssignmentProblem, start: Float64Array | None, time_limit: float | None) -> Answer:
+    """Solve by Newton on the dual and augmenting paths.
+
+    Parameters
+    ----------
+    problem : AssignmentProblem
+        Scores and limits.
+    start : (E,) ndarray of float64 or None
+        A bias to start from.
+    time_limit : float or None
+        Seconds; looked at between stages.
+
+    Returns
+    -------
+    Answer
+        An optimum, or an outcome of INTERRUPTED.
+
+    Raises
+    ------
+    InputError
+        If no assignment meets the limits.
+    """
+    clock = _Clock(time_limit)
+    search = _Search(problem, clock)
+    try:
+        search.approach(start)
+        experts, bias = search.finish()
+    except _OutOfTimeError:
+        effort = Effort(0.0, time.perf_counter() - clock.start, search.n_passes, search.n_moves)
+        return Answer(None, None, SolveOutcome.INTERRUPTED, f"{time_limit:g} s have passed", effort)
+    effort = Effort(0.0, time.perf_counter() - clock.start, search.n_passes, search.n_moves)
+    detail = f"{search.n_passes} passes, {search.n_moves} augmentations"
+    return Answer(experts, bias, SolveOutcome.OPTIMAL, detail, effort)
+
+
+class _Search:
+    """One solve: its price, and what it cost so far."""
+
+    def __init__(self, problem: AssignmentProblem, clock: _Clock) -> None:
+        self.problem, self.clock = problem, clock
+        self.n_passes = self.n_moves = 0
+        self.goal = problem.n_experts / 2.0
+        self.total = problem.n_tokens * problem.k
+        n_experts = problem.n_experts
+        low, high = problem.low.astype(np.float64), problem.high.astype(np.float64)
+        if (problem.high - problem.low <= 1).all() and int(problem.high[0]) == -(-self.total // n_experts):
+            low = high = np.full(n_experts, balanced_load(problem.n_tokens, n_experts, problem.k))
+        self.state = Descent(
+            price=np.zeros(n_experts),
+            before=np.zeros(n_experts),
+            step=np.zeros(n_experts),
+            best=np.zeros(n_experts),
+            low=low,
+            high=high,
+            residual=np.zeros(n_experts),
+            held=np.zeros(n_experts, np.bool_),
+            loads=np.zeros(n_experts, np.int64),
+            ties=np.zeros((n_experts, n_experts), np.int64),
+            graph=np.zeros((n_experts, n_experts)),
+            work=np.zeros((4, n_experts)),
+            width=np.zeros(1),
+            amplitude=np.zeros(2),
+            reach=np.zeros(1),
+            limit=np.zeros(1),
+            n_near=np.zeros(1, np.int64),
+            slope=np.zeros(1),
+            best_wrong=np.full(1, np.inf),
+            since=np.zeros(1, np.int64),
+            backs=np.zeros(1, np.int64),
+        )
+
+    def approach(self, start: Float64Array | None) -> None:
+        """Bring the price close, by samples of the tokens."""
+        problem, state = self.problem, self.state
+        n_tokens, n_experts = problem.scores.shape
+        size = min(n_tokens, max(256, _LOAD_IN_SAMPLE * n_experts // problem.k))
+        _look(problem, state, start)
+        while True:
+            self.clock.check()
+            rows = np.arange(size) * n_tokens // size
+            share = size / n_tokens
+            sample = state._replace(low=state.low * share, high=state.high * share)
+            goal = _SAMPLE_GOAL * np.sqrt(size * problem.k * n_experts)
+            most = _MAX_PASSES if start is None else 1
+            descend_sample(problem.scores, rows, problem.k, sample, goal, most)
+            if start is not None or size * 2 * _GROWTH > n_tokens:
+                return
+            size *= _GROWTH
+
+    def finish(self) -> tuple[IntArray, Float64Array]:
+        """Go from a price nearby to the optimum."""
+        problem, state = self.problem, self.state
+        width = self._count_all()
+        while True:
+            found = self._descend(width)
+            if self._settle(*self._balance(found)) or state.amplitude[0] == 0.0:
+                break
+            # The noise misled more tokens than cycles can put right.
+            state.amplitude[0] = 0.0
+        experts = np.empty((problem.n_tokens, problem.k), np.int64)
+        in_parts(lambda first, last: list_members(found.words, first, last, experts), problem.scores.shape)
+        return experts, state.price
+
+    def _descend(self, width: float) -> _Collected:
+        """Collect candidates and descend among them, until few tokens are on the wrong side."""
+        while True:
+            found = self._collect(width)
+            self.state.loads[:] = found.loads
+            _, wrong, too_narrow = descend_candidates(
+                found.candidates,
+                self.state,
+                found.price,
+                width,
+                self.problem.n_tokens,
+                self.goal,
+                _MAX_PASSES,
+            )
+            if not too_narrow or wrong <= _STALLED * self.goal:
+                return found
+            width = self._count_all() if self.n_passes < _MOST_PASSES else width * _WIDENING
+
+    def _count_all(self) -> float:
+        """Take steps on all tokens until few enough are near what is left of the error; return its width."""
+        problem, state = self.problem, self.state
+        state.slope[0] = state.reach[0] = 0.0
+        state.best_wrong[0] = np.inf
+        while True:
+            self.clock.check()
+            parts = in_parts(self._count, problem.scores.shape)
+            self.n_passes += 1
+            state.loads[:] = sum(loads for loads, _, _ in parts)
+            state.ties[:] = sum(ties for _, ties, _ in parts)
+            state.n_near[0] = sum(near for _, _, near in parts)
+            counted = float(state.width[0])
+            advance(state, problem.n_tokens)
+            width = _REMAINDER * float(np.ptp(state.step))
+            share = width / counted * state.n_near[0] / problem.n_tokens
+            if share < _FEW or self.n_passes >= _MOST_PASSES:
+                return width + 2.0 * self._enough(counted)
+
+    def _count(self, first: int, last: int) -> tuple[IntArray, IntArray, int]:
+        problem, state = self.problem, self.state
+        loads, ties = np.zeros_like(state.loads), np.zeros_like(state.ties)
+        near = count_part(
+            problem.scores, problem.k, state.price, state.width[0], state.amplitude[0],
+            first, last, loads, ties,
+        )  # fmt: skip
+        return loads, ties, near
+
+    def _enough(self, counted: float) -> float:
+        """Width within which each expert has some tens of tokens, from the near-ties of a width."""
+        return _QUANTA * counted * self.problem.n_experts / max(1, int(self.state.n_near[0]))
+
+    def _collect(self, width: float, *, choice: Any = None, true_scores: bool = False) -> _Collected:
+        """Collect the tokens within the width of their boundary; ``choice`` is kept, if there is one."""
+        self.clock.check()
+        problem, price = self.problem, self.state.price.copy()
+        noise = 0.0 if true_scores else float(self.state.amplitude[0])
+        words = choice
+        if choice is None:
+            words = np.empty((problem.n_tokens, -(-problem.n_experts // WORD_BITS)), np.uint64)
+
+        def part(first: int, last: int) -> tuple[IntArray, Candidates]:
+            loads = np.zeros(problem.n_experts, np.int64)
+            near = collect_part(
+                problem.scores, problem.k, price, width, noise, first, last, loads, words, choice is not None
+            )  # fmt: skip
+            return loads, near
+
+        parts = in_parts(part, problem.scores.shape)
+        self.n_passes += 1
+        loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
+        return _Collected(price, width, loads, words, _joined([near for _, near in parts]))
+
+    def _balance(self, found: _Collected) -> tuple[_Collected, IntArray, float]:
+        """Balance the loads by augmenting paths, among as few candidates as will do.
+
+        Returns the candidates that did, the loads that experts keep, and the reserve's price.
+        """
+        problem, state = self.problem, self.state
+        enough = self._enough(float(state.width[0]))
+        kept = cheapest_loads(state.price, problem.low, problem.high, self.total, near=state.loads)
+        reserve = _reserve_price(state.price, kept, problem)
+        while True:
+            room = found.width - float(np.ptp(state.price - found.price))
+            if room <= 0.25 * enough and found.width < _ALL:
+                write_choice(found.candidates, found.words)
+                found = self._collect(min(_WIDENING * max(enough, found.width), _ALL), choice=found.words)
+                continue
+            self.clock.check()
+            centre, width = state.price.copy(), min(enough, room)
+            few, entry = narrowed(found.candidates, centre, width)
+            ending, moves, reserve, reached = balance(
+                few, state.loads, kept, problem.low, problem.high, state.price, reserve, centre, width
+            )
+            self.n_moves += moves
+            found.candidates.chosen[entry] = few.chosen
+            if ending == BALANCED:
+                write_choice(found.candidates, found.words)
+                return found._replace(price=centre, width=width, candidates=few), kept, reserve
+            if ending == NO_PATH and width >= _ALL:
+                raise InputError(_infeasible(problem, np.flatnonzero(reached[: problem.n_experts])))
+            enough = _ALL if enough > state.limit[0] else enough * _WIDENING
+
+    def _settle(self, found: _Collected, kept: IntArray, reserve: float) -> bool:
+        """Put the price in the middle of what is optimal for the true scores, which may move some tokens.
+
+        Returns whether that was possible.
+        """
+        problem, state = self.problem, self.state
+        noise = float(state.amplitude[0])
+        wide = _NOISE_REACH * noise
+        while True:
+            if noise > 0.0:
+                found = self._collect(wide, choice=found.words, true_scores=True)
+            scale = np.abs(found.candidates.score).max(initial=0.0) + np.abs(state.price).max()
+            ending, cycles = settle(
+                found.candidates, state.loads, kept, problem.low, problem.high, state.price, reserve,
+                found.price, found.width, _ROUNDING * scale,
+            )  # fmt: skip
+            self.n_moves += cycles
+            write_choice(found.candidates, found.words)
+            if ending != TOO_NARROW or noise == 0.0:
+                return bool(ending == BALANCED)
+            wide *= _WIDENING
+
+
+def _joined(parts: list[Candidates]) -> Candidates:
+    if len(parts) == 1:
+        return parts[0]
+    entries = np.cumsum([0, *(part.expert.size for part in parts)])
+    starts = [part.start[:-1] + first for part, first in zip(parts, entries[:-1], strict=True)]
+    return Candidates(
+        token=np.concatenate([part.token for part in parts]),
+        start=np.append(np.concatenate(starts), entries[-1]),
+        expert=np.concatenate([part.expert for part in parts]),
+        score=np.concatenate([part.score for part in parts]),
+        chosen=np.concatenate([part.chosen for part in parts]),
+    )
+
+
+def _reserve_price(price: Float64Array, kept: IntArray, problem: AssignmentProblem) -> float:
+    """The price between that of experts which keep more than they must and of those which might keep more."""
+    dear = price[kept > problem.low]
+    cheap = price[kept < problem.high]
+    if dear.size and (problem.low < problem.high).any():
+        return float(dear.max())
+    return float(cheap.min()) if cheap.size else 0.0
+
+
+def _infeasible(problem: AssignmentProblem, experts: IntArray) -> str:
+    names = ", ".join(str(expert) for expert in experts[:8]) + (", ..." if experts.size > 8 else "")
+    most = int(problem.high[experts].sum())
+    return (
+        f"`scores` leave some tokens no choice but experts {names}, whose loads may sum to {most} at most: "
+        "no assignment meets `capacity`; unmask others or raise it"
+    )
+
+
+def _look(problem: AssignmentProblem, state: Descent, start: Float64Array | None) -> None:
+    """Set where the descent starts, and its scales, from a few tokens."""
+    size = min(problem.n_tokens, _FEW_ROWS)
+    rows = problem.scores[np.arange(size) * problem.n_tokens // size]
+    finite = rows[rows > -np.inf]
+    span = float(finite.max() - finite.min()) or 1.0
+    state.limit[0] = _LIMIT * span
+    price = _quantile_start(rows, problem, state) if start is None else start - start.mean()
+    state.price[:] = np.clip(price, -state.limit[0], state.limit[0])
+    ordered = np.sort(rows + state.price, axis=1)
+    gaps = ordered[:, -problem.k] - ordered[:, -problem.k - 1]
+    apart = gaps[(gaps > _SAME * span) & (gaps < np.inf)]
+    state.width[0] = np.exp(np.log(apart).mean()) if apart.size else span
+    if (gaps <= _SAME * span).sum() > _TIED * size:
+        # Scores come from a few levels: noise well below their distance tells them apart.
+        ordered[ordered == -np.inf] = np.nan
+        levels = np.diff(ordered, axis=1)
+        levels = levels[levels > _SAME * span]
+        state.amplitude[0] = levels.min() if levels.size else span
+        state.amplitude[1] = _TIE_NOISE * state.amplitude[0]
+
+
+def _quantile_start(rows: Float64Array, problem: AssignmentProblem, state: Descent) -> Float64Array:
+    """Where every expert alone would choose its own load: minus a quantile of its scores in a few tokens.
+
+    The quantile lies between two scores: a token at it would tie wherever it decides for two experts.
+    """
+    size, n_experts = rows.shape
+    if size < 2 or (state.low < state.high).any():
+        return np.zeros(n_experts)
+    columns = np.ascontiguousarray(rows.T)
+    place = np.clip(np.round(size - state.high * (size / problem.n_tokens)).astype(np.int64), 1, size - 1)
+    price = np.empty(n_experts)
+    for rank in np.unique(place):
+        alike = place == rank
+        ordered = np.partition(columns[alike], (rank - 1, rank), axis=1)
+        price[alike] = -0.5 * (ordered[:, rank - 1] + ordered[:, rank])
+    finite = np.isfinite(price)
+    if not finite.any():
+        return np.zeros(n_experts)
+    price[~finite] = price[finite].max()
+    price -= price.mean()
+    return price

@@ -1,0 +1,135 @@
+"""The certificate: everything that makes an assignment optimal, recomputed from the scores."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from balancesim.exact.problem import AssignmentProblem
+from balancesim.kernels.model import LANES
+from balancesim.problem import cheapest_loads
+from balancesim.routing import in_parts
+from balancesim.types import Float64Array, IntArray
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Residuals of an assignment and a price; all zero, or rounding, at an optimum.
+
+    Attributes
+    ----------
+    row_residual : int
+        Tokens that do not have K different experts, unmasked and in range; -1 where unsolved.
+    column_residual : int
+        Tokens by which loads leave their limits, summed over experts; -1 where unsolved.
+    integral : bool
+        Whether the assignment is one of whole tokens.
+    gap : float
+        Relative duality gap, ``(dual_value - value) / max(1, |value|)``; infinite where unsolved.
+    slackness_violation : float
+        The most by which a token's unchosen expert beats a chosen one at the price, in score units.
+    n_violated : int
+        Tokens for which that happens beyond rounding; -1 where unsolved.
+    price_violation : float
+        Price of the loads minus that of the cheapest loads within the limits, in score units.
+    """
+
+    row_residual: int
+    column_residual: int
+    integral: bool
+    gap: float
+    slackness_violation: float
+    n_violated: int
+    price_violation: float
+
+    @classmethod
+    def unsolved(cls) -> "Certificate":
+        """Return the certificate of nothing."""
+        return cls(-1, -1, False, np.inf, np.inf, -1, np.inf)
+
+    def holds(self, tolerance: float) -> bool:
+        """Whether the assignment is feasible and its relative gap at most ``tolerance``."""
+        feasible = self.row_residual == 0 and self.column_residual == 0 and self.integral
+        return feasible and abs(self.gap) <= tolerance
+
+
+class Checked(NamedTuple):
+    """What `certify` finds.
+
+    ``slack`` (E, 2): how far each expert's price may fall and rise, the others fixed, before the optimum
+    changes; infinite where nothing limits it.
+    """
+
+    certificate: Certificate
+    loads: IntArray
+    value: float
+    dual_value: float
+    slack: Float64Array
+
+
+def certify(problem: AssignmentProblem, experts: IntArray, bias: Float64Array) -> Checked:
+    """Recompute what an assignment and a price are worth.
+
+    Parameters
+    ----------
+    problem : AssignmentProblem
+        The scores and the limits.
+    experts : (T, K) ndarray of int64
+        The chosen experts of each token.
+    bias : (E,) ndarray of float64
+        The price.
+
+    Returns
+    -------
+    Checked
+        The certificate, loads, value, dual value and the prices' slack; the same for any number of threads.
+    """
+    from balancesim.kernels.certificate import BAD_ROWS, N_TALLIES, VIOLATED, certify_part
+
+    n_tokens, n_experts = problem.scores.shape
+    values = np.empty(-(-n_tokens // LANES))
+    tops = np.empty_like(values)
+
+    def part(first: int, last: int) -> tuple[IntArray, Float64Array, IntArray, float]:
+        loads, tally, worst = np.zeros(n_experts, np.int64), np.zeros(N_TALLIES, np.int64), np.zeros(1)
+        slack = np.full((n_experts, 2), np.inf)
+        certify_part(
+            problem.scores, problem.k, bias, experts, first, last, loads, values, tops, slack, tally, worst
+        )  # fmt: skip
+        return loads, slack, tally, float(worst[0])
+
+    parts = in_parts(part, problem.scores.shape)
+    loads: IntArray = np.sum([loads for loads, *_ in parts], axis=0)
+    slack = np.min([slack for _, slack, *_ in parts], axis=0)
+    tally = np.sum([tally for _, _, tally, _ in parts], axis=0)
+    cheapest = cheapest_loads(bias, problem.low, problem.high, problem.n_tokens * problem.k)
+    value = float(values.sum())
+    dual = float(tops.sum()) - float(cheapest @ bias)
+    outside = np.maximum(problem.low - loads, 0) + np.maximum(loads - problem.high, 0)
+    proof = Certificate(
+        row_residual=int(tally[BAD_ROWS]),
+        column_residual=int(outside.sum()),
+        integral=True,
+        gap=(dual - value) / max(1.0, abs(value)),
+        slackness_violation=max(worst for *_, worst in parts),
+        n_violated=int(tally[VIOLATED]),
+        price_violation=float((loads - cheapest) @ bias),
+    )
+    slack = np.minimum(slack, _price_order(problem, loads, bias))
+    return Checked(proof, loads, value, dual, np.maximum(slack, 0.0))
+
+
+def _price_order(problem: AssignmentProblem, loads: IntArray, bias: Float64Array) -> Float64Array:
+    """How far each price may fall and rise before other loads within the limits are cheaper, (E, 2).
+
+    An expert that might keep more must not be cheaper than one that might keep fewer.
+    """
+    room = np.full((problem.n_experts, 2), np.inf)
+    more, fewer = loads < problem.high, loads > problem.low
+    for expert in range(problem.n_experts):
+        others = np.arange(problem.n_experts) != expert
+        if more[expert] and (fewer & others).any():
+            room[expert, 0] = bias[expert] - bias[fewer & others].max()
+        if fewer[expert] and (more & others).any():
+            room[expert, 1] = bias[more & others].min() - bias[expert]
+    return room

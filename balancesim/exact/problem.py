@@ -1,0 +1,82 @@
+"""The assignment problem: validated data that every method and the certificate share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from balancesim.errors import InputError
+from balancesim.problem import load_limits
+from balancesim.routing import check_masks, checked_scores, in_parts
+from balancesim.types import Float64Array, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class AssignmentProblem:
+    """Maximise the sum of chosen scores: K experts a token, loads within limits.
+
+    Attributes
+    ----------
+    scores : (T, E) ndarray of float64
+        C-contiguous; minus infinity masks an expert for a token.
+    k : int
+        Experts per token.
+    low, high : (E,) ndarray of int64
+        Least and largest load of each expert; ``sum(low) <= T K <= sum(high)``.
+    converted : bool
+        Whether the scores came in float32.
+    """
+
+    scores: Float64Array
+    k: int
+    low: IntArray
+    high: IntArray
+    converted: bool = False
+
+    @classmethod
+    def of(cls, scores: ArrayLike, *, k: int, capacity: ArrayLike | None = None) -> "AssignmentProblem":
+        """Validate scores and capacity; arguments and errors as those of `balancesim.solve`."""
+        array, _ = checked_scores(scores, None, k)
+        exact: Float64Array = np.ascontiguousarray(array, dtype=np.float64)
+
+        def is_finite(first: int, last: int) -> bool:
+            # A sum is finite only if all its terms are, and costs less than looking at each.
+            with np.errstate(over="ignore", invalid="ignore"):
+                return bool(np.isfinite(exact[first:last].sum()))
+
+        masked = not all(in_parts(is_finite, exact.shape))
+        if masked:
+            check_masks(exact, k)
+        n_tokens, n_experts = exact.shape
+        low, high = load_limits(capacity, n_tokens, n_experts, k)
+        problem = cls(exact, k, low, high, array.dtype != np.float64)
+        if masked:
+            problem._check_demand(np.isfinite(exact))
+        return problem
+
+    @property
+    def n_tokens(self) -> int:
+        """T."""
+        return int(self.scores.shape[0])
+
+    @property
+    def n_experts(self) -> int:
+        """E."""
+        return int(self.scores.shape[1])
+
+    def _check_demand(self, available: Any) -> None:
+        """Refuse demands that one expert alone cannot meet; the others show while solving."""
+        reach = available.sum(axis=0)
+        forced = available[available.sum(axis=1) == self.k].sum(axis=0)
+        for expert in range(self.n_experts):
+            if reach[expert] < self.low[expert]:
+                raise InputError(
+                    f"`scores` leave expert {expert} to {reach[expert]} of {self.n_tokens} tokens, below its "
+                    f"least load {self.low[expert]}: infeasible; unmask it or lower its `capacity`"
+                )
+            if forced[expert] > self.high[expert]:
+                raise InputError(
+                    f"`scores` leave {forced[expert]} tokens no choice but expert {expert}, above its "
+                    f"largest load {self.high[expert]}: infeasible; unmask others or raise its `capacity`"
+                )

@@ -1,0 +1,288 @@
+"""Tokens that a small change of the price may move: collected once, then counted again and again.
+
+A token whose K-th place is further ahead of the next than the width keeps its experts as long as no two
+prices move apart by more than the width. What is left is a short list of entries per token near its boundary.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from balancesim.kernels.boundary import find_boundary, find_near, make_boundary
+from balancesim.kernels.jit import inline, inner, kernel
+from balancesim.kernels.members import lowest, n_words
+from balancesim.kernels.model import LANES, n_rows
+from balancesim.kernels.newton import begin, clear, copy, judge, proceed
+from balancesim.kernels.topk import find_top, n_ranks
+from balancesim.kernels.transpose import load_tile
+
+_rows_of = inline(n_rows)
+_PATIENCE = 4
+_HITS = 2
+
+
+class Candidates(NamedTuple):
+    """Entries (token, expert) near a boundary, token by token.
+
+    ``token`` (n,) int64; ``start`` (n + 1,) int64, the token's first entry; ``expert`` (m,) int64 ascending
+    within a token; ``score`` (m,) float64; ``chosen`` (m,) bool.
+    """
+
+    token: NDArray[np.int64]
+    start: NDArray[np.int64]
+    expert: NDArray[np.int64]
+    score: NDArray[np.float64]
+    chosen: NDArray[np.bool_]
+
+
+@inline
+def noise(token, expert):
+    """A number in [-1/2, 1/2) for each entry, to break ties by: four rounds of Philox-2x32."""
+    left, right, key = np.uint64(token), np.uint64(expert), np.uint64(0x9E3779B9)
+    for _ in range(4):
+        product = np.uint64(0xD256D193) * left
+        left = ((product >> np.uint64(32)) ^ key ^ right) & np.uint64(0xFFFFFFFF)
+        right = product & np.uint64(0xFFFFFFFF)
+        key = (key + np.uint64(0x9E3779B9)) & np.uint64(0xFFFFFFFF)
+    return np.float64(left) * 2.0**-32 - 0.5
+
+
+@inner
+def perturb(tile, rows, n_experts, n_lanes, amplitude):
+    """Add noise to the entries of a tile, the same for a token and an expert wherever they are met."""
+    for e in range(n_experts):
+        for t in range(n_lanes):
+            tile[e, t] += amplitude * noise(rows[t], e)
+
+
+@inner
+def grown(array, size):
+    larger = np.empty(size, array.dtype)
+    copy(array, larger)
+    return larger
+
+
+@kernel
+def count_part(scores, k, price, width, amplitude, first, last, loads, ties):
+    """Route tokens ``first:last``: add to loads (E,) and to near-ties (E, E); count these."""
+    n_experts = scores.shape[1]
+    tile = np.empty((_rows_of(n_experts), LANES), scores.dtype)
+    top = np.empty((n_ranks(k), LANES), scores.dtype)
+    group = np.empty((8, LANES), scores.dtype)
+    bias = np.zeros(_rows_of(n_experts), scores.dtype)
+    copy(price, bias)
+    rows = np.empty(LANES, np.int64)
+    boundary = make_boundary(tile, n_words(n_experts))
+    near = 0
+    for token in range(first, last, LANES):
+        n_lanes = min(LANES, last - token)
+        for t in range(n_lanes):
+            rows[t] = token + t
+        load_tile(scores, rows, n_lanes, tile)
+        if amplitude > 0.0:
+            perturb(tile, rows, n_experts, n_lanes, amplitude)
+        find_top(tile, bias, k, top, group, n_lanes)
+        find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
+        for t in range(n_lanes):
+            if boundary.least[t] - boundary.best_left[t] <= width:
+                ties[boundary.kth[t], boundary.following[t]] += 1
+                near += 1
+    return near
+
+
+@kernel
+def collect_part(scores, k, price, width, amplitude, first, last, loads, words, keep):
+    """Route tokens ``first:last``: add to loads (E,), write ``words`` (T, n_words(E)), return the candidates.
+
+    With ``keep`` the choice is what ``words`` holds already.
+    """
+    n_experts = scores.shape[1]
+    tile = np.empty((_rows_of(n_experts), LANES), scores.dtype)
+    top = np.empty((n_ranks(k), LANES), scores.dtype)
+    group = np.empty((8, LANES), scores.dtype)
+    bias = np.zeros(_rows_of(n_experts), scores.dtype)
+    copy(price, bias)
+    rows = np.empty(LANES, np.int64)
+    boundary = make_boundary(tile, n_words(n_experts))
+    near = np.zeros(boundary.words.shape, np.uint64)
+    token_of = np.empty(1024, np.int64)
+    start = np.empty(1025, np.int64)
+    expert = np.empty(4096, np.int64)
+    score = np.empty(4096)
+    chosen = np.empty(4096, np.bool_)
+    n, m = 0, 0
+    start[0] = 0
+    for token in range(first, last, LANES):
+        n_lanes = min(LANES, last - token)
+        for t in range(n_lanes):
+            rows[t] = token + t
+        load_tile(scores, rows, n_lanes, tile)
+        if amplitude > 0.0:
+            perturb(tile, rows, n_experts, n_lanes, amplitude)
+        find_top(tile, bias, k, top, group, n_lanes)
+        find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
+        find_near(tile, bias, n_experts, n_lanes, boundary, width, near)
+        if n + LANES > token_of.size:
+            token_of = grown(token_of, 2 * token_of.size)
+            start = grown(start, token_of.size + 1)
+        if m + LANES * n_experts > expert.size:
+            expert = grown(expert, 2 * expert.size + LANES * n_experts)
+            score = grown(score, expert.size)
+            chosen = grown(chosen, expert.size)
+        for t in range(n_lanes):
+            before = m
+            for w in range(near.shape[0]):
+                if not keep:
+                    words[token + t, w] = boundary.words[w, t]
+                members = words[token + t, w]
+                left = near[w, t]
+                while left != np.uint64(0):
+                    bit = lowest(left)
+                    e = 64 * w + bit
+                    expert[m] = e
+                    score[m] = tile[e, t]
+                    chosen[m] = ((members >> np.uint64(bit)) & np.uint64(1)) != np.uint64(0)
+                    m += 1
+                    left &= left - np.uint64(1)
+            if m > before:
+                token_of[n] = token + t
+                n += 1
+                start[n] = m
+    return Candidates(token_of[:n], start[: n + 1], expert[:m], score[:m], chosen[:m])
+
+
+@inner
+def count_candidates(candidates, state):
+    """Let every token choose at the state's price."""
+    start, expert, score, chosen = candidates.start, candidates.expert, candidates.score, candidates.chosen
+    clear(state.ties)
+    near = 0
+    for i in range(candidates.token.size):
+        while True:
+            least, best_left = np.inf, -np.inf
+            a, b = -1, -1
+            for j in range(start[i], start[i + 1]):
+                x = score[j] + state.price[expert[j]]
+                if chosen[j]:
+                    if x < least:
+                        least, a = x, j
+                elif x > best_left:
+                    best_left, b = x, j
+            if a < 0 or b < 0 or least >= best_left:
+                break
+            chosen[a], chosen[b] = False, True
+            state.loads[expert[a]] -= 1
+            state.loads[expert[b]] += 1
+        if a >= 0 and b >= 0 and least - best_left <= state.width[0]:
+            state.ties[expert[a], expert[b]] += 1
+            near += 1
+    state.n_near[0] = near
+
+
+@kernel
+def descend_candidates(candidates, state, centre, reach, n_tokens, goal, max_passes):
+    """Minimise the dual on the candidates until at most ``goal`` tokens are on the wrong side.
+
+    ``state.loads`` are those of the candidates' choice and stay so. Prices that move apart from ``centre``
+    by more than ``reach`` would move other tokens too: steps end there, and the third that would go beyond
+    ends the descent. Ends at the best price seen. Returns the passes, the tokens on the wrong side there, and
+    whether it was the reach that ended it.
+    """
+    begin(state)
+    state.width[0] = min(state.width[0], reach)
+    passes, hits = 0, 0
+    while passes < max_passes:
+        count_candidates(candidates, state)
+        passes += 1
+        if judge(state) <= goal or state.since[0] >= _PATIENCE:
+            break
+        proceed(state, n_tokens)
+        # Beyond the reach not all near-ties are among the candidates.
+        state.width[0] = min(state.width[0], reach)
+        apart = spread(state.price, centre)
+        if apart > reach:
+            hits += 1
+            if hits > _HITS:
+                break
+            for e in range(centre.size):
+                price = centre[e] + (state.price[e] - centre[e]) * (reach / apart)
+                state.step[e] += price - state.price[e]
+                state.price[e] = price
+            state.slope[0] = 0.0
+    copy(state.best, state.price)
+    count_candidates(candidates, state)
+    return passes + 1, state.best_wrong[0], hits > _HITS
+
+
+@inline
+def spread(price, centre):
+    """How far two prices have moved apart."""
+    largest, least = -np.inf, np.inf
+    for e in range(price.size):
+        move = price[e] - centre[e]
+        largest = max(largest, move)
+        least = min(least, move)
+    return largest - least
+
+
+@kernel
+def narrowed(candidates, price, width):
+    """Return the candidates within the width of their boundary at the price, and where their entries were."""
+    start, expert, score, chosen = candidates.start, candidates.expert, candidates.score, candidates.chosen
+    n_entries = expert.size
+    token = np.empty(candidates.token.size, np.int64)
+    new_start = np.empty(start.size, np.int64)
+    entry, new_expert = np.empty(n_entries, np.int64), np.empty(n_entries, np.int64)
+    new_score, new_chosen = np.empty(n_entries), np.empty(n_entries, np.bool_)
+    n, m = 0, 0
+    new_start[0] = 0
+    for i in range(candidates.token.size):
+        least, best_left = np.inf, -np.inf
+        for j in range(start[i], start[i + 1]):
+            x = score[j] + price[expert[j]]
+            if chosen[j]:
+                least = min(least, x)
+            else:
+                best_left = max(best_left, x)
+        if least - best_left > width:
+            continue
+        for j in range(start[i], start[i + 1]):
+            x = score[j] + price[expert[j]]
+            if least - width <= x <= best_left + width:
+                entry[m] = j
+                new_expert[m], new_score[m], new_chosen[m] = expert[j], score[j], chosen[j]
+                m += 1
+        if m > new_start[n]:
+            token[n] = candidates.token[i]
+            n += 1
+            new_start[n] = m
+    few = Candidates(token[:n], new_start[: n + 1], new_expert[:m], new_score[:m], new_chosen[:m])
+    return few, entry[:m]
+
+
+@kernel
+def write_choice(candidates, words):
+    """Write the candidates' choice into the bits ``words`` (T, n_words(E))."""
+    for i in range(candidates.token.size):
+        row = words[candidates.token[i]]
+        for j in range(candidates.start[i], candidates.start[i + 1]):
+            e = candidates.expert[j]
+            bit = np.uint64(1) << np.uint64(e & 63)
+            if candidates.chosen[j]:
+                row[e >> 6] |= bit
+            else:
+                row[e >> 6] &= ~bit
+
+
+@kernel
+def list_members(words, first, last, experts):
+    """Write the chosen experts of tokens ``first:last``, ascending, into ``experts`` (T, K)."""
+    for i in range(first, last):
+        place = 0
+        for w in range(words.shape[1]):
+            word = words[i, w]
+            while word != np.uint64(0):
+                experts[i, place] = 64 * w + lowest(word)
+                place += 1
+                word &= word - np.uint64(1)
