@@ -1,31 +1,47 @@
-"""The best fixed bias in hindsight: the minimiser of the dual summed over a run's own batches."""
+"""The best fixed bias in hindsight: the minimiser of the dual summed over a run's own batches.
 
-import math
+The same descent as that of the exact solver, on batches that are replayed rather than held in memory: Newton
+steps on longer and longer stretches of the run, one or two on the whole of it, and the last ones on the
+candidates that a final replay collects.
+"""
+
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from balancesim.feed import available_steps, chunks, pilot, score_dtype, wide_limit
+from balancesim.exact.descent import look, new_descent
+from balancesim.feed import available_steps, chunks, pilot, score_dtype
+from balancesim.kernels.candidates import Candidates, descend_candidates, joined
 from balancesim.kernels.model import LANES, n_rows
+from balancesim.kernels.newton import Descent, advance
 from balancesim.problem import check_sizes
-from balancesim.routing import padded
+from balancesim.routing import check_masks, padded
 from balancesim.sources.base import Source
 from balancesim.types import Float64Array, IntArray
 
 _STEPS_PER_CHUNK = 1024
-_NEAR_SHARE = 0.05
-"""Share of tokens whose K-th place is within the near-tie width: enough to see, few to count."""
+_FIRST_STRETCH = 4096
+_GROWTH = 16
+"""Tokens of the first stretch, and the factor from one to the next."""
 
-_TOLERANCE = 5e-3
-"""Allowed excess of the summed dual, as a share of what one batch's sampling noise costs."""
+_STRETCH_GOAL = 0.15
+"""Tokens on the wrong side at which a stretch has told what it can, relative to its noise sqrt(n K E)."""
 
-_CONTRACTION = 0.05
-"""What a Newton step near the minimum leaves of the excess, at most: 1/25 to 1/400 were seen."""
+_FEW_CANDIDATES = 1 << 19
+"""Candidates, about, that may be collected: some tens of megabytes."""
 
-_ROUGH = 0.1
-"""The same for a stretch that is not the whole run, whose own sampling noise makes more precision idle."""
+_REMAINDER = 0.5
+"""What a step leaves of the error, with a margin, relative to the step."""
 
-_MAX_PASSES = 60
+_NARROWER = 0.2
+"""Part of the descent's width within which near-ties tell the Hessian that the gain is made of."""
+
+_QUANTA = 32
+"""Tokens per expert within the least width."""
+
+_MAX_PASSES = 30
+_MOST_REPLAYS = 8
+"""Replays of the whole run; 2 are the rule."""
 
 
 class FixedBias(NamedTuple):
@@ -35,9 +51,9 @@ class FixedBias(NamedTuple):
     ----------
     bias : (E,) ndarray of float64
         Zero mean.
-    excess : float
-        Estimated excess of the mean per-token dual over its minimum: what the last Newton step leaves of
-        half its squared decrement.
+    n_wrong : int
+        Tokens of the whole run that are on the wrong side of perfect balance at the bias: a handful, unless
+        scores tie.
     gain : float
         What the bias is expected to gain on the population minimiser over the whole run, per token, by
         fitting the run's own noise: half the trace of the pseudo-inverse Hessian times the covariance of the
@@ -48,32 +64,13 @@ class FixedBias(NamedTuple):
     """
 
     bias: Float64Array
-    excess: float
+    n_wrong: int
     gain: float
     n_passes: int
 
 
-class _Pass(NamedTuple):
-    change: float
-    gradient: Float64Array
-    covariance: Float64Array
-    laplacian: Float64Array
-
-
-class _Descent(NamedTuple):
-    bias: Float64Array
-    width: float
-    excess: float
-    n_passes: int
-    last: _Pass
-
-
 def best_fixed_bias(source: Source, *, n_tokens: int, k: int, n_steps: int) -> FixedBias:
-    """Minimise the dual of ``n_steps`` replayed batches by Newton's method.
-
-    The gradient is counted exactly; the Hessian is the graph Laplacian of near-ties between the K-th and the
-    next expert (S1), with a bias of order of the width that a Newton step forgives. Short stretches of the
-    run bring the bias close before the whole run is replayed.
+    """Minimise the dual of ``n_steps`` replayed batches.
 
     Parameters
     ----------
@@ -90,134 +87,128 @@ def best_fixed_bias(source: Source, *, n_tokens: int, k: int, n_steps: int) -> F
         In float64; the same for any number of threads.
     """
     check_sizes(source.n_experts, k, n_tokens)
-    total = available_steps(source, n_tokens, n_steps)
-    bias = np.zeros(source.n_experts)
-    width = _boundary_width(source, k)
-    n_passes = 0
-    stretch = min(total, max(1, 4096 // n_tokens))
-    limit = wide_limit(source)
-    while True:
-        tolerance = _TOLERANCE if stretch == total else _ROUGH
-        found = _descend(source, n_tokens, k, stretch, bias, width, limit, tolerance)
-        bias, width, n_passes = found.bias, found.width, n_passes + found.n_passes
-        if stretch == total:
-            gain = _gain(found.last) if _is_stationary(source) else 0.0
-            return FixedBias(bias, found.excess, gain, n_passes)
-        stretch = min(total, stretch * 16)
+    return _Hindsight(source, n_tokens, k, available_steps(source, n_tokens, n_steps)).find()
 
 
-def _descend(
-    source: Source,
-    n_tokens: int,
-    k: int,
-    n_steps: int,
-    bias: Float64Array,
-    width: float,
-    limit: float,
-    tolerance: float,
-) -> _Descent:
-    """Take Newton steps with halving on one stretch."""
-    n_experts = source.n_experts
-    noise = k * (1.0 - k / n_experts) / n_tokens
-    here = _pass(source, n_tokens, k, n_steps, bias, bias, width, limit)
-    used, excess = 1, math.inf
-    while used < _MAX_PASSES:
-        near = np.trace(here.laplacian) * width
-        width *= min(4.0, max(0.25, _NEAR_SHARE / max(near, _NEAR_SHARE / 16)))
-        direction = -_solve(here.laplacian, here.gradient)
-        excess = -0.5 * float(here.gradient @ direction)
-        stiffness = np.trace(here.laplacian) / (n_experts - 1)
-        allowed = tolerance * 0.5 * noise / max(stiffness, 1e-300) / n_steps
-        if _CONTRACTION * excess <= allowed or _is_settled(direction, bias):
-            return _Descent(bias + direction, width, _CONTRACTION * excess, used, here)
-        # Far from the minimum, near-ties describe the dual only within a few widths.
-        step = min(1.0, 16.0 * width / max(np.abs(direction).max(), 1e-300))
-        while True:
-            candidate = bias + step * direction
-            there = _pass(source, n_tokens, k, n_steps, candidate, bias, width, limit)
-            used += 1
-            if there.change < 0.0 or step < 1e-6:
+class _Hindsight:
+    """One run's batches, and the descent on them."""
+
+    def __init__(self, source: Source, n_tokens: int, k: int, n_steps: int) -> None:
+        self.source, self.n_tokens, self.k, self.n_steps = source, n_tokens, k, n_steps
+        self.n_passes = 0
+        n_experts = source.n_experts
+        self.products: Float64Array = np.zeros((n_experts, n_experts))
+        rows = pilot(source).astype(np.float64)
+        check_masks(rows, k)
+        self.scales = new_descent(*self._targets(len(rows)))
+        look(self.scales, rows, k, 1.0)
+
+    def find(self) -> FixedBias:
+        """Descend on stretches, then on the whole."""
+        stretch = min(self.n_steps, max(1, _FIRST_STRETCH // self.n_tokens))
+        while stretch < self.n_steps:
+            self._descend(stretch)
+            stretch = min(self.n_steps, stretch * _GROWTH)
+        n_wrong, gain = self._finish()
+        bias = self.scales.price - self.scales.price.mean()
+        return FixedBias(bias, n_wrong, gain, self.n_passes)
+
+    def _targets(self, n: int) -> tuple[Float64Array, Float64Array]:
+        load = np.full(self.source.n_experts, n * self.k / self.source.n_experts)
+        return load, load
+
+    def _state(self, n_steps: int) -> Descent:
+        low, high = self._targets(n_steps * self.n_tokens)
+        state = self.scales._replace(low=low, high=high)
+        state.best_wrong[0] = np.inf
+        state.slope[0] = state.reach[0] = 0.0
+        state.since[0] = state.backs[0] = 0
+        return state
+
+    def _descend(self, n_steps: int) -> None:
+        """Take steps on a stretch until it has told what it can."""
+        state = self._state(n_steps)
+        n = n_steps * self.n_tokens
+        goal = _STRETCH_GOAL * np.sqrt(n * self.k * self.source.n_experts)
+        for _ in range(_MAX_PASSES):
+            self._replay(state, n_steps)
+            if advance(state, n) <= goal or state.since[0] > 2:
                 break
-            step *= 0.5
-        if there.change >= 0.0:
-            return _Descent(bias, width, excess, used, here)
-        bias, here = candidate - candidate.mean(), there
-    return _Descent(bias, width, excess, used, here)
+        state.price[:] = state.best
+
+    def _finish(self) -> tuple[int, float]:
+        """Take steps on the whole run, the last ones on the candidates; return tokens wrong, and the gain."""
+        state = self._state(self.n_steps)
+        n = self.n_steps * self.n_tokens
+        n_experts = self.source.n_experts
+        replays = 0
+        best, best_wrong = state.price.copy(), np.inf
+        while True:
+            self._replay(state, self.n_steps)
+            replays += 1
+            counted, near = float(state.width[0]), max(1, int(state.n_near[0]))
+            origin = state.price.copy()
+            before = advance(state, n)
+            if before < best_wrong:
+                best, best_wrong = origin, before
+            width = _REMAINDER * float(np.ptp(state.step)) + _QUANTA * counted * n_experts / near
+            if near * width / counted > _FEW_CANDIDATES and replays < _MOST_REPLAYS:
+                continue
+            width = min(width, counted * _FEW_CANDIDATES / near)
+            # What is routed is the price as rounded to the scores' dtype.
+            centre = state.price.astype(score_dtype(self.source)).astype(np.float64)
+            state.price[:] = centre
+            # The pairs at the K-th and the next place alone are counted: a bias of the order of the width.
+            state.width[0] *= _NARROWER
+            candidates = self._replay(state, self.n_steps, width)
+            gain = self._gain(state)
+            replays += 1
+            goal = n_experts / 2.0
+            _, wrong, too_narrow = descend_candidates(candidates, state, centre, width, n, goal, _MAX_PASSES)
+            if wrong < best_wrong:
+                best, best_wrong = state.price.copy(), wrong
+            if not too_narrow or replays >= _MOST_REPLAYS:
+                state.price[:] = best
+                return int(best_wrong), gain
+
+    def _gain(self, state: Descent) -> float:
+        """What fitting the run's own noise is expected to gain, from the latest replay."""
+        model = self.source.kernel_model()
+        if model is None or model.phase_start.size > 1 or model.walk_rate > 0.0:
+            return 0.0
+        adjacency = (state.ties + state.ties.T) / (2.0 * state.width[0] * self.n_steps * self.n_tokens)
+        laplacian = np.diag(adjacency.sum(axis=1)) - adjacency
+        return 0.5 * float(np.sum(np.linalg.inv(_invertible(laplacian)) * self.products)) / self.n_steps
+
+    def _replay(self, state: Descent, n_steps: int, near_width: float = -1.0) -> Candidates:
+        """Count loads and near-ties of the first steps at the state's price; collect candidates if asked."""
+        from balancesim.kernels.dual import dual_pass
+        from balancesim.kernels.scores import draw_pointer
+
+        source = self.source
+        dtype = score_dtype(source)
+        tile: Any = np.zeros((n_rows(source.n_experts), LANES), dtype)
+        at = padded(state.price.astype(dtype))
+        loads: IntArray = np.zeros(source.n_experts, np.int64)
+        state.ties[:] = 0
+        state.n_near[0] = 0
+        self.products[:] = 0.0
+        parts = []
+        for chunk in chunks(source, self.n_tokens, self.k, n_steps, steps_per_chunk=_STEPS_PER_CHUNK):
+            near, candidates = dual_pass(
+                draw_pointer(chunk.model, dtype), chunk.model, tile, chunk.first, chunk.last, self.n_tokens,
+                self.k, at, state.width[0], near_width, loads, self.products, state.ties,
+            )  # fmt: skip
+            state.n_near[0] += near
+            parts.append(candidates)
+        state.loads[:] = loads
+        self.n_passes += 1
+        return joined(parts)
 
 
-def _is_stationary(source: Source) -> bool:
-    """Whether every step's scores are known to have one distribution."""
-    model = source.kernel_model()
-    return model is not None and model.phase_start.size == 1 and model.walk_rate == 0.0
-
-
-def _gain(last: _Pass) -> float:
-    return 0.5 * float(np.sum(np.linalg.inv(_joined(last.laplacian)) * last.covariance))
-
-
-def _is_settled(direction: Float64Array, bias: Float64Array) -> bool:
-    """Whether the step is below what the scores' own rounding resolves."""
-    return bool(np.abs(direction).max() <= 1e-7 * max(1e-300, float(np.abs(bias).max())))
-
-
-def _solve(laplacian: Float64Array, gradient: Float64Array) -> Float64Array:
-    """Newton direction on the zero-sum subspace."""
-    solution: Float64Array = np.linalg.solve(_joined(laplacian), gradient - gradient.mean())
-    solution -= solution.mean()
-    return solution
-
-
-def _joined(laplacian: Float64Array) -> Float64Array:
+def _invertible(laplacian: Float64Array) -> Float64Array:
     """Make a Laplacian invertible: the complete graph joins unseen pairs, the mean gets a value."""
     n = len(laplacian)
     mean = max(float(np.trace(laplacian)) / (n - 1), 1e-300)
-    joined: Float64Array = laplacian + 1e-3 * mean * (np.eye(n) - 1.0 / n) + np.full((n, n), mean / n)
-    return joined
-
-
-def _boundary_width(source: Source, k: int) -> float:
-    """A first near-tie width: the median gap at the K-th place of a pilot batch."""
-    ordered = np.sort(pilot(source).astype(np.float64), axis=1)
-    kth, following = ordered[:, -k], ordered[:, -k - 1]
-    apart = (following > -np.inf) & (kth > following)
-    positive = kth[apart] - following[apart]
-    return float(np.median(positive)) if positive.size else 1.0
-
-
-def _pass(
-    source: Source,
-    n_tokens: int,
-    k: int,
-    n_steps: int,
-    bias: Float64Array,
-    previous: Float64Array,
-    width: float,
-    limit: float,
-) -> _Pass:
-    """Replay the batches once at ``bias``; the change is that of the mean dual from ``previous``."""
-    from balancesim.kernels.dual import dual_pass
-    from balancesim.kernels.scores import draw_pointer
-
-    n_experts = source.n_experts
-    dtype = score_dtype(source)
-    tile: Any = np.zeros((n_rows(n_experts), LANES), dtype)
-    at, before = padded(bias.astype(dtype)), padded(previous.astype(dtype))
-    loads: IntArray = np.zeros(n_experts, np.int64)
-    products: Float64Array = np.zeros((n_experts, n_experts))
-    near_ties: IntArray = np.zeros((n_experts, n_experts), np.int64)
-    change = 0.0
-    for chunk in chunks(source, n_tokens, k, n_steps, steps_per_chunk=_STEPS_PER_CHUNK):
-        draw = draw_pointer(chunk.model, dtype)
-        change += dual_pass(
-            draw, chunk.model, tile, chunk.first, chunk.last, n_tokens, k, at, before, limit, width, loads,
-            products, near_ties,
-        )  # fmt: skip
-    total = n_tokens * n_steps
-    adjacency = (near_ties + near_ties.T) / (2.0 * width * total)
-    balance = k / n_experts * float(at.astype(np.float64).sum() - before.astype(np.float64).sum())
-    return _Pass(
-        change / total - balance,
-        loads / total - k / n_experts,
-        products / n_steps,
-        np.diag(adjacency.sum(axis=1)) - adjacency,
-    )
+    invertible: Float64Array = laplacian + 1e-3 * mean * (np.eye(n) - 1.0 / n) + np.full((n, n), mean / n)
+    return invertible

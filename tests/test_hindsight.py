@@ -46,7 +46,7 @@ def test_balances_the_whole_run(source):
     loads = bs.route(whole(source, n_tokens, n_steps).astype(source.dtype), found.bias, k=k).loads
     assert bs.max_violation(loads) < 0.01
     assert found.bias.mean() == pytest.approx(0.0, abs=1e-12)
-    assert found.excess * n_steps < 0.01
+    assert found.n_wrong < 32
     assert found.n_passes < 200
 
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from balancesim.errors import InputError
+from balancesim.exact.descent import FEW_ROWS, look, new_descent
+from balancesim.exact.feasibility import infeasible
 from balancesim.exact.problem import AssignmentProblem
 from balancesim.exact.solution import Answer, Effort, SolveOutcome
 from balancesim.kernels.candidates import (
@@ -20,13 +21,14 @@ from balancesim.kernels.candidates import (
     collect_part,
     count_part,
     descend_candidates,
+    joined,
     list_members,
     narrowed,
     write_choice,
 )
-from balancesim.kernels.exchange import BALANCED, NO_PATH, TOO_NARROW, balance, settle
+from balancesim.kernels.exchange import BALANCED, NO_PATH, TOO_NARROW, UNFINISHED, balance, settle
 from balancesim.kernels.members import WORD_BITS
-from balancesim.kernels.newton import Descent, advance
+from balancesim.kernels.newton import advance
 from balancesim.kernels.sample import descend_sample
 from balancesim.problem import balanced_load, cheapest_loads
 from balancesim.routing import in_parts
@@ -40,21 +42,6 @@ _GROWTH = 4
 
 _SAMPLE_GOAL = 0.15
 """Tokens on the wrong side at which a sample has told what it can, relative to its noise sqrt(n K E)."""
-
-_FEW_ROWS = 256
-"""Tokens that tell where to start."""
-
-_LIMIT = 4.0
-"""Ranges of those tokens' scores beyond which a price changes nothing more."""
-
-_SAME = 1e-12
-"""Gaps, relative to the range of the scores, that are rounding."""
-
-_TIED = 0.1
-"""Share of tokens whose K-th place ties from which noise breaks ties."""
-
-_TIE_NOISE = 0.05
-"""Noise that breaks ties in the end, relative to the least distance of scores that do not tie."""
 
 _REMAINDER = 0.5
 """What a step leaves of the error, with a margin: the width to collect within, relative to the step."""
@@ -72,6 +59,9 @@ _NOISE_REACH = 1.25
 """Width, relative to the noise that broke ties, within which the true scores may choose otherwise."""
 
 _WIDENING = 4.0
+_MOVES = 1000
+"""Augmentations between two looks at the clock."""
+
 _MOST_PASSES = 10
 """Passes over all tokens after which the width grows until it is wide enough."""
 
@@ -152,36 +142,15 @@ class _Search:
         low, high = problem.low.astype(np.float64), problem.high.astype(np.float64)
         if (problem.high - problem.low <= 1).all() and int(problem.high[0]) == -(-self.total // n_experts):
             low = high = np.full(n_experts, balanced_load(problem.n_tokens, n_experts, problem.k))
-        self.state = Descent(
-            price=np.zeros(n_experts),
-            before=np.zeros(n_experts),
-            step=np.zeros(n_experts),
-            best=np.zeros(n_experts),
-            low=low,
-            high=high,
-            residual=np.zeros(n_experts),
-            held=np.zeros(n_experts, np.bool_),
-            loads=np.zeros(n_experts, np.int64),
-            ties=np.zeros((n_experts, n_experts), np.int64),
-            graph=np.zeros((n_experts, n_experts)),
-            work=np.zeros((4, n_experts)),
-            width=np.zeros(1),
-            amplitude=np.zeros(2),
-            reach=np.zeros(1),
-            limit=np.zeros(1),
-            n_near=np.zeros(1, np.int64),
-            slope=np.zeros(1),
-            best_wrong=np.full(1, np.inf),
-            since=np.zeros(1, np.int64),
-            backs=np.zeros(1, np.int64),
-        )
+        self.state = new_descent(low, high)
 
     def approach(self, start: Float64Array | None) -> None:
         """Bring the price close, by samples of the tokens."""
         problem, state = self.problem, self.state
         n_tokens, n_experts = problem.scores.shape
         size = min(n_tokens, max(256, _LOAD_IN_SAMPLE * n_experts // problem.k))
-        _look(problem, state, start)
+        few = min(n_tokens, FEW_ROWS)
+        look(state, problem.scores[np.arange(few) * n_tokens // few], problem.k, few / n_tokens, start)
         while True:
             self.clock.check()
             rows = np.arange(size) * n_tokens // size
@@ -277,7 +246,7 @@ class _Search:
         parts = in_parts(part, problem.scores.shape)
         self.n_passes += 1
         loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
-        return _Collected(price, width, loads, words, _joined([near for _, near in parts]))
+        return _Collected(price, width, loads, words, joined([near for _, near in parts]))
 
     def _balance(self, found: _Collected) -> tuple[_Collected, IntArray, float]:
         """Balance the loads by augmenting paths, among as few candidates as will do.
@@ -297,16 +266,20 @@ class _Search:
             self.clock.check()
             centre, width = state.price.copy(), min(enough, room)
             few, entry = narrowed(found.candidates, centre, width)
-            ending, moves, reserve, reached = balance(
-                few, state.loads, kept, problem.low, problem.high, state.price, reserve, centre, width
+            ending, moves, reserve = balance(
+                few, state.loads, kept, problem.low, problem.high, state.price, reserve, centre, width, _MOVES
             )
             self.n_moves += moves
             found.candidates.chosen[entry] = few.chosen
             if ending == BALANCED:
                 write_choice(found.candidates, found.words)
                 return found._replace(price=centre, width=width, candidates=few), kept, reserve
+            if ending == UNFINISHED:
+                continue
             if ending == NO_PATH and width >= _ALL:
-                raise InputError(_infeasible(problem, np.flatnonzero(reached[: problem.n_experts])))
+                error = infeasible(problem)
+                if error is not None:
+                    raise error
             enough = _ALL if enough > state.limit[0] else enough * _WIDENING
 
     def _settle(self, found: _Collected, kept: IntArray, reserve: float) -> bool:
@@ -332,20 +305,6 @@ class _Search:
             wide *= _WIDENING
 
 
-def _joined(parts: list[Candidates]) -> Candidates:
-    if len(parts) == 1:
-        return parts[0]
-    entries = np.cumsum([0, *(part.expert.size for part in parts)])
-    starts = [part.start[:-1] + first for part, first in zip(parts, entries[:-1], strict=True)]
-    return Candidates(
-        token=np.concatenate([part.token for part in parts]),
-        start=np.append(np.concatenate(starts), entries[-1]),
-        expert=np.concatenate([part.expert for part in parts]),
-        score=np.concatenate([part.score for part in parts]),
-        chosen=np.concatenate([part.chosen for part in parts]),
-    )
-
-
 def _reserve_price(price: Float64Array, kept: IntArray, problem: AssignmentProblem) -> float:
     """The price between that of experts which keep more than they must and of those which might keep more."""
     dear = price[kept > problem.low]
@@ -353,57 +312,3 @@ def _reserve_price(price: Float64Array, kept: IntArray, problem: AssignmentProbl
     if dear.size and (problem.low < problem.high).any():
         return float(dear.max())
     return float(cheap.min()) if cheap.size else 0.0
-
-
-def _infeasible(problem: AssignmentProblem, experts: IntArray) -> str:
-    names = ", ".join(str(expert) for expert in experts[:8]) + (", ..." if experts.size > 8 else "")
-    most = int(problem.high[experts].sum())
-    return (
-        f"`scores` leave some tokens no choice but experts {names}, whose loads may sum to {most} at most: "
-        "no assignment meets `capacity`; unmask others or raise it"
-    )
-
-
-def _look(problem: AssignmentProblem, state: Descent, start: Float64Array | None) -> None:
-    """Set where the descent starts, and its scales, from a few tokens."""
-    size = min(problem.n_tokens, _FEW_ROWS)
-    rows = problem.scores[np.arange(size) * problem.n_tokens // size]
-    finite = rows[rows > -np.inf]
-    span = float(finite.max() - finite.min()) or 1.0
-    state.limit[0] = _LIMIT * span
-    price = _quantile_start(rows, problem, state) if start is None else start - start.mean()
-    state.price[:] = np.clip(price, -state.limit[0], state.limit[0])
-    ordered = np.sort(rows + state.price, axis=1)
-    gaps = ordered[:, -problem.k] - ordered[:, -problem.k - 1]
-    apart = gaps[(gaps > _SAME * span) & (gaps < np.inf)]
-    state.width[0] = np.exp(np.log(apart).mean()) if apart.size else span
-    if (gaps <= _SAME * span).sum() > _TIED * size:
-        # Scores come from a few levels: noise well below their distance tells them apart.
-        ordered[ordered == -np.inf] = np.nan
-        levels = np.diff(ordered, axis=1)
-        levels = levels[levels > _SAME * span]
-        state.amplitude[0] = levels.min() if levels.size else span
-        state.amplitude[1] = _TIE_NOISE * state.amplitude[0]
-
-
-def _quantile_start(rows: Float64Array, problem: AssignmentProblem, state: Descent) -> Float64Array:
-    """Where every expert alone would choose its own load: minus a quantile of its scores in a few tokens.
-
-    The quantile lies between two scores: a token at it would tie wherever it decides for two experts.
-    """
-    size, n_experts = rows.shape
-    if size < 2 or (state.low < state.high).any():
-        return np.zeros(n_experts)
-    columns = np.ascontiguousarray(rows.T)
-    place = np.clip(np.round(size - state.high * (size / problem.n_tokens)).astype(np.int64), 1, size - 1)
-    price = np.empty(n_experts)
-    for rank in np.unique(place):
-        alike = place == rank
-        ordered = np.partition(columns[alike], (rank - 1, rank), axis=1)
-        price[alike] = -0.5 * (ordered[:, rank - 1] + ordered[:, rank])
-    finite = np.isfinite(price)
-    if not finite.any():
-        return np.zeros(n_experts)
-    price[~finite] = price[finite].max()
-    price -= price.mean()
-    return price

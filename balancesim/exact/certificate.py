@@ -88,13 +88,13 @@ def certify(problem: AssignmentProblem, experts: IntArray, bias: Float64Array) -
 
     n_tokens, n_experts = problem.scores.shape
     values = np.empty(-(-n_tokens // LANES))
-    tops = np.empty_like(values)
+    excess = np.empty_like(values)
 
     def part(first: int, last: int) -> tuple[IntArray, Float64Array, IntArray, float]:
         loads, tally, worst = np.zeros(n_experts, np.int64), np.zeros(N_TALLIES, np.int64), np.zeros(1)
         slack = np.full((n_experts, 2), np.inf)
         certify_part(
-            problem.scores, problem.k, bias, experts, first, last, loads, values, tops, slack, tally, worst
+            problem.scores, problem.k, bias, experts, first, last, loads, values, excess, slack, tally, worst
         )  # fmt: skip
         return loads, slack, tally, float(worst[0])
 
@@ -104,19 +104,20 @@ def certify(problem: AssignmentProblem, experts: IntArray, bias: Float64Array) -
     tally = np.sum([tally for _, _, tally, _ in parts], axis=0)
     cheapest = cheapest_loads(bias, problem.low, problem.high, problem.n_tokens * problem.k)
     value = float(values.sum())
-    dual = float(tops.sum()) - float(cheapest @ bias)
+    price_violation = float((loads - cheapest) @ bias)
+    difference = float(excess.sum()) + price_violation
     outside = np.maximum(problem.low - loads, 0) + np.maximum(loads - problem.high, 0)
     proof = Certificate(
         row_residual=int(tally[BAD_ROWS]),
         column_residual=int(outside.sum()),
         integral=True,
-        gap=(dual - value) / max(1.0, abs(value)),
+        gap=difference / max(1.0, abs(value)),
         slackness_violation=max(worst for *_, worst in parts),
         n_violated=int(tally[VIOLATED]),
-        price_violation=float((loads - cheapest) @ bias),
+        price_violation=price_violation,
     )
     slack = np.minimum(slack, _price_order(problem, loads, bias))
-    return Checked(proof, loads, value, dual, np.maximum(slack, 0.0))
+    return Checked(proof, loads, value, value + difference, np.maximum(slack, 0.0))
 
 
 def _price_order(problem: AssignmentProblem, loads: IntArray, bias: Float64Array) -> Float64Array:

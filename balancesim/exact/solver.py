@@ -97,8 +97,9 @@ def _answer(
 
 def _finished(problem: AssignmentProblem, method: str, answer: Answer) -> ExactSolution:
     """Check an answer against the data and say what it is worth."""
+    note = "; float32 scores, solved in float64" if problem.converted else ""
     if answer.experts is None or answer.bias is None:
-        reason = f"{answer.outcome.value} ({method}: {answer.detail})"
+        reason = f"{answer.outcome.value} ({method}: {answer.detail}){note}"
         return ExactSolution(
             experts=None,
             loads=None,
@@ -118,7 +119,6 @@ def _finished(problem: AssignmentProblem, method: str, answer: Answer) -> ExactS
     outcome = answer.outcome
     if outcome is SolveOutcome.OPTIMAL and not proof.holds(GAP_TOLERANCE):
         outcome = SolveOutcome.NOT_CERTIFIED
-    note = "; float32 scores, solved in float64" if problem.converted else ""
     return ExactSolution(
         experts=answer.experts,
         loads=checked.loads,

@@ -36,6 +36,21 @@ class Candidates(NamedTuple):
     chosen: NDArray[np.bool_]
 
 
+def joined(parts: list[Candidates]) -> Candidates:
+    """Join candidates of consecutive parts of the tokens."""
+    if len(parts) == 1:
+        return parts[0]
+    entries = np.cumsum([0, *(part.expert.size for part in parts)])
+    starts = [part.start[:-1] + first for part, first in zip(parts, entries[:-1], strict=True)]
+    return Candidates(
+        token=np.concatenate([part.token for part in parts]),
+        start=np.append(np.concatenate(starts), entries[-1]),
+        expert=np.concatenate([part.expert for part in parts]),
+        score=np.concatenate([part.score for part in parts]),
+        chosen=np.concatenate([part.chosen for part in parts]),
+    )
+
+
 @inline
 def noise(token, expert):
     """A number in [-1/2, 1/2) for each entry, to break ties by: four rounds of Philox-2x32."""
@@ -54,13 +69,6 @@ def perturb(tile, rows, n_experts, n_lanes, amplitude):
     for e in range(n_experts):
         for t in range(n_lanes):
             tile[e, t] += amplitude * noise(rows[t], e)
-
-
-@inner
-def grown(array, size):
-    larger = np.empty(size, array.dtype)
-    copy(array, larger)
-    return larger
 
 
 @kernel
@@ -93,7 +101,7 @@ def count_part(scores, k, price, width, amplitude, first, last, loads, ties):
 
 @kernel
 def collect_part(scores, k, price, width, amplitude, first, last, loads, words, keep):
-    """Route tokens ``first:last``: add to loads (E,), write ``words`` (T, n_words(E)), return the candidates.
+    """Route tokens ``first:last``: add to loads (E,), write ``words`` (T, n_words(E)); return candidates.
 
     With ``keep`` the choice is what ``words`` holds already.
     """
@@ -106,13 +114,7 @@ def collect_part(scores, k, price, width, amplitude, first, last, loads, words, 
     rows = np.empty(LANES, np.int64)
     boundary = make_boundary(tile, n_words(n_experts))
     near = np.zeros(boundary.words.shape, np.uint64)
-    token_of = np.empty(1024, np.int64)
-    start = np.empty(1025, np.int64)
-    expert = np.empty(4096, np.int64)
-    score = np.empty(4096)
-    chosen = np.empty(4096, np.bool_)
-    n, m = 0, 0
-    start[0] = 0
+    room, filled = make_room()
     for token in range(first, last, LANES):
         n_lanes = min(LANES, last - token)
         for t in range(n_lanes):
@@ -123,33 +125,79 @@ def collect_part(scores, k, price, width, amplitude, first, last, loads, words, 
         find_top(tile, bias, k, top, group, n_lanes)
         find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
         find_near(tile, bias, n_experts, n_lanes, boundary, width, near)
-        if n + LANES > token_of.size:
-            token_of = grown(token_of, 2 * token_of.size)
-            start = grown(start, token_of.size + 1)
-        if m + LANES * n_experts > expert.size:
-            expert = grown(expert, 2 * expert.size + LANES * n_experts)
-            score = grown(score, expert.size)
-            chosen = grown(chosen, expert.size)
-        for t in range(n_lanes):
-            before = m
-            for w in range(near.shape[0]):
-                if not keep:
+        for w in range(near.shape[0]):
+            for t in range(n_lanes):
+                if keep:
+                    boundary.words[w, t] = words[token + t, w]
+                else:
                     words[token + t, w] = boundary.words[w, t]
-                members = words[token + t, w]
-                left = near[w, t]
-                while left != np.uint64(0):
-                    bit = lowest(left)
-                    e = 64 * w + bit
-                    expert[m] = e
-                    score[m] = tile[e, t]
-                    chosen[m] = ((members >> np.uint64(bit)) & np.uint64(1)) != np.uint64(0)
-                    m += 1
-                    left &= left - np.uint64(1)
-            if m > before:
-                token_of[n] = token + t
-                n += 1
-                start[n] = m
-    return Candidates(token_of[:n], start[: n + 1], expert[:m], score[:m], chosen[:m])
+        room = append_near(tile, near, boundary.words, n_experts, n_lanes, token, room, filled)
+    return used_part(room, filled)
+
+
+@inner
+def make_room():
+    """Return room for candidates, and how many tokens and entries of it are filled (2,)."""
+    room = Candidates(
+        np.empty(1024, np.int64),
+        np.zeros(1025, np.int64),
+        np.empty(4096, np.int64),
+        np.empty(4096),
+        np.empty(4096, np.bool_),
+    )
+    return room, np.zeros(2, np.int64)
+
+
+@inner
+def append_near(tile, near, members, n_experts, n_lanes, token, room, filled):
+    """Append the entries ``near`` of a tile's tokens, from ``token`` on; return the room, grown if need be."""
+    n, m = filled[0], filled[1]
+    size, n_entries = room.token.size, room.expert.size
+    if n + LANES > size or m + LANES * n_experts > n_entries:
+        size = 2 * size if n + LANES > size else size
+        n_entries = 2 * n_entries + LANES * n_experts if m + LANES * n_experts > n_entries else n_entries
+        room = Candidates(
+            grown(room.token, size),
+            grown(room.start, size + 1),
+            grown(room.expert, n_entries),
+            grown(room.score, n_entries),
+            grown(room.chosen, n_entries),
+        )
+    for t in range(n_lanes):
+        before = m
+        for w in range(near.shape[0]):
+            chosen = members[w, t]
+            left = near[w, t]
+            while left != np.uint64(0):
+                bit = lowest(left)
+                room.expert[m] = 64 * w + bit
+                room.score[m] = tile[64 * w + bit, t]
+                room.chosen[m] = ((chosen >> np.uint64(bit)) & np.uint64(1)) != np.uint64(0)
+                m += 1
+                left &= left - np.uint64(1)
+        if m > before:
+            room.token[n] = token + t
+            n += 1
+            room.start[n] = m
+    filled[0], filled[1] = n, m
+    return room
+
+
+@inner
+def used_part(room, filled):
+    """Return the candidates that the room is filled with."""
+    n, m = filled[0], filled[1]
+    return Candidates(room.token[:n], room.start[: n + 1], room.expert[:m], room.score[:m], room.chosen[:m])
+
+
+@inner
+def grown(array, size):
+    """Return the array with room for ``size`` entries."""
+    if array.size == size:
+        return array
+    larger = np.empty(size, array.dtype)
+    copy(array, larger)
+    return larger
 
 
 @inner

@@ -83,12 +83,13 @@ def tighten_slack(tile, bias, n_experts, n_lanes, words, least, best_left, slack
 
 
 @kernel
-def certify_part(scores, k, price, experts, first, last, loads, values, tops, slack, tally, worst):
+def certify_part(scores, k, price, experts, first, last, loads, values, excess, slack, tally, worst):
     """Check tokens ``first:last`` of an assignment ``experts`` (T, K) at a price (E,) float64.
 
     Adds to ``loads`` (E,) int64 and ``tally`` (N_TALLIES,) int64; lowers ``slack`` (E, 2); raises ``worst``
-    (1,), the most by which a token's unchosen expert beats a chosen one. ``values`` and ``tops``, one entry a
-    tile, receive the sums of the chosen scores and of the K largest biased ones.
+    (1,), the most by which a token's unchosen expert beats a chosen one. ``values`` and ``excess``, one entry
+    a tile, receive the sums of the chosen scores, and of what the K largest biased ones exceed the chosen by:
+    exactly zero where these are the chosen (S5).
     """
     n_experts = scores.shape[1]
     tile = np.empty((_rows_of(n_experts), LANES), scores.dtype)
@@ -111,13 +112,15 @@ def certify_part(scores, k, price, experts, first, last, loads, values, tops, sl
         add_sums(top, k, n_lanes, top_sums)
         compare_members(tile, bias, n_experts, n_lanes, words, least, best_left)
         tighten_slack(tile, bias, n_experts, n_lanes, words, least, best_left, slack, loads)
-        value, top_value = 0.0, 0.0
+        value, beyond = 0.0, 0.0
         for t in range(n_lanes):
             value += sums[t]
-            top_value += top_sums[t]
             if best_left[t] > least[t]:
                 by = np.float64(best_left[t] - least[t])
                 worst[0] = max(worst[0], by)
                 tally[VIOLATED] += by > _ROUNDING * max(abs(best_left[t]), abs(least[t]))
+                beyond += top_sums[t] - sums[t]
+                for j in range(k):
+                    beyond -= bias[min(max(experts[token + t, j], 0), n_experts - 1)]
         values[token // LANES] = value
-        tops[token // LANES] = top_value
+        excess[token // LANES] = beyond

@@ -19,6 +19,7 @@ BALANCED = 0
 TOO_NARROW = 1
 NO_PATH = 2
 CYCLES = 3
+UNFINISHED = 4
 
 
 class Exchange(NamedTuple):
@@ -242,13 +243,13 @@ def mend(exchange, candidates, a, b):
 
 
 @kernel
-def balance(candidates, loads, kept, low, high, price, reserve_price, centre, reach):
-    """Augment until every expert has the load it keeps.
+def balance(candidates, loads, kept, low, high, price, reserve_price, centre, reach, max_moves):
+    """Augment until every expert has the load it keeps, or as often as ``max_moves`` says.
 
     ``loads`` and ``kept`` (E,) int64, ``price`` (E,) float64 and the choice are updated; ``reserve_price``
     is the price at which loads within their limits are indifferent. Stops with TOO_NARROW where prices move
-    apart from ``centre`` by more than ``reach``. Returns how it ended, the augmentations, and which experts
-    a surplus could reach where there is no path.
+    apart from ``centre`` by more than ``reach``. Returns how it ended, the augmentations, and the reserve's
+    price.
     """
     n_experts = loads.size
     exchange = make_exchange(candidates, price, reserve_price)
@@ -263,6 +264,9 @@ def balance(candidates, loads, kept, low, high, price, reserve_price, centre, re
             wrong += abs(loads[e] - kept[e])
         if wrong == 0:
             break
+        if moves == max_moves:
+            ending = UNFINISHED
+            break
         copy(exchange.potential, before)
         target = find_path(exchange, loads, kept)
         if target < 0:
@@ -276,7 +280,7 @@ def balance(candidates, loads, kept, low, high, price, reserve_price, centre, re
         moves += 1
     for e in range(n_experts):
         price[e] = exchange.potential[e]
-    return ending, moves, exchange.potential[n_experts], exchange.done
+    return ending, moves, exchange.potential[n_experts]
 
 
 @inner
