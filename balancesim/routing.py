@@ -232,11 +232,16 @@ def route_numpy(
     return loads, value, chosen if experts else None
 
 
-def in_parts(function: Callable[[int, int], _Part], shape: tuple[int, ...]) -> list[_Part]:
-    """Call ``function(first, last)`` on parts of the (T, E) tokens, each on a thread; results in order."""
+def in_parts(
+    function: Callable[[int, int], _Part], shape: tuple[int, ...], parallel_from: int = _PARALLEL_FROM
+) -> list[_Part]:
+    """Call ``function(first, last)`` on parts of the (T, E) tokens, each on a thread; results in order.
+
+    ``parallel_from`` is the number of scores from which a second thread pays for its start.
+    """
     n_tokens, n_experts = shape
     n_tiles = -(-n_tokens // LANES)
-    n_parts = min(_n_threads(), n_tiles) if n_tokens * n_experts >= _PARALLEL_FROM else 1
+    n_parts = min(_n_threads(), n_tiles) if n_tokens * n_experts >= parallel_from else 1
     borders = [min(LANES * (n_tiles * i // n_parts), n_tokens) for i in range(n_parts + 1)]
     others = [_threads().submit(function, borders[i], borders[i + 1]) for i in range(1, n_parts)]
     return [function(borders[0], borders[1]), *(other.result() for other in others)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from balancesim.exact.descent import FEW_ROWS, look, new_descent
 from balancesim.exact.feasibility import infeasible
-from balancesim.exact.problem import AssignmentProblem
+from balancesim.exact.problem import PARALLEL_FROM, AssignmentProblem
 from balancesim.exact.solution import Answer, Effort, SolveOutcome
 from balancesim.kernels.candidates import (
     Candidates,
@@ -34,11 +34,14 @@ from balancesim.problem import balanced_load, cheapest_loads
 from balancesim.routing import in_parts
 from balancesim.types import Float64Array, IntArray
 
-_LOAD_IN_SAMPLE = 32
+_LOAD_IN_SAMPLE = 16
 """Tokens per expert in the first sample."""
 
 _GROWTH = 4
 """Factor from one sample to the next."""
+
+_LAST_GROWTH = 16
+"""Samples end where all tokens are fewer than this many times as many."""
 
 _SAMPLE_GOAL = 0.15
 """Tokens on the wrong side at which a sample has told what it can, relative to its noise sqrt(n K E)."""
@@ -159,7 +162,7 @@ class _Search:
             goal = _SAMPLE_GOAL * np.sqrt(size * problem.k * n_experts)
             most = _MAX_PASSES if start is None else 1
             descend_sample(problem.scores, rows, problem.k, sample, goal, most)
-            if start is not None or size * 2 * _GROWTH > n_tokens:
+            if start is not None or size * _LAST_GROWTH > n_tokens:
                 return
             size *= _GROWTH
 
@@ -174,7 +177,11 @@ class _Search:
             # The noise misled more tokens than cycles can put right.
             state.amplitude[0] = 0.0
         experts = np.empty((problem.n_tokens, problem.k), np.int64)
-        in_parts(lambda first, last: list_members(found.words, first, last, experts), problem.scores.shape)
+        in_parts(
+            lambda first, last: list_members(found.words, first, last, experts),
+            problem.scores.shape,
+            PARALLEL_FROM,
+        )
         return experts, state.price
 
     def _descend(self, width: float) -> _Collected:
@@ -202,7 +209,7 @@ class _Search:
         state.best_wrong[0] = np.inf
         while True:
             self.clock.check()
-            parts = in_parts(self._count, problem.scores.shape)
+            parts = in_parts(self._count, problem.scores.shape, PARALLEL_FROM)
             self.n_passes += 1
             state.loads[:] = sum(loads for loads, _, _ in parts)
             state.ties[:] = sum(ties for _, ties, _ in parts)
@@ -243,7 +250,7 @@ class _Search:
             )  # fmt: skip
             return loads, near
 
-        parts = in_parts(part, problem.scores.shape)
+        parts = in_parts(part, problem.scores.shape, PARALLEL_FROM)
         self.n_passes += 1
         loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
         return _Collected(price, width, loads, words, joined([near for _, near in parts]))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from balancesim.exact.problem import AssignmentProblem
+from balancesim.exact.problem import PARALLEL_FROM, AssignmentProblem
 from balancesim.kernels.model import LANES
 from balancesim.problem import cheapest_loads
 from balancesim.routing import in_parts
@@ -98,7 +98,7 @@ def certify(problem: AssignmentProblem, experts: IntArray, bias: Float64Array) -
         )  # fmt: skip
         return loads, slack, tally, float(worst[0])
 
-    parts = in_parts(part, problem.scores.shape)
+    parts = in_parts(part, problem.scores.shape, PARALLEL_FROM)
     loads: IntArray = np.sum([loads for loads, *_ in parts], axis=0)
     slack = np.min([slack for _, slack, *_ in parts], axis=0)
     tally = np.sum([tally for _, _, tally, _ in parts], axis=0)
@@ -125,12 +125,17 @@ def _price_order(problem: AssignmentProblem, loads: IntArray, bias: Float64Array
 
     An expert that might keep more must not be cheaper than one that might keep fewer.
     """
-    room = np.full((problem.n_experts, 2), np.inf)
     more, fewer = loads < problem.high, loads > problem.low
-    for expert in range(problem.n_experts):
-        others = np.arange(problem.n_experts) != expert
-        if more[expert] and (fewer & others).any():
-            room[expert, 0] = bias[expert] - bias[fewer & others].max()
-        if fewer[expert] and (more & others).any():
-            room[expert, 1] = bias[more & others].min() - bias[expert]
-    return room
+    dearest = _best_of_others(np.where(fewer, bias, -np.inf))
+    cheapest = -_best_of_others(np.where(more, -bias, -np.inf))
+    down = np.where(more & (dearest > -np.inf), bias - dearest, np.inf)
+    up = np.where(fewer & (cheapest < np.inf), cheapest - bias, np.inf)
+    return np.stack([down, up], axis=1)
+
+
+def _best_of_others(values: Float64Array) -> Float64Array:
+    """The largest value of all entries but each itself."""
+    first = int(values.argmax())
+    best = np.full(values.size, values[first])
+    best[first] = np.delete(values, first).max()
+    return best

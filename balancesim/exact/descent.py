@@ -5,7 +5,7 @@ import numpy as np
 from balancesim.kernels.newton import Descent
 from balancesim.types import Float64Array
 
-FEW_ROWS = 256
+FEW_ROWS = 128
 """Tokens that tell where to start."""
 
 _LIMIT = 4.0

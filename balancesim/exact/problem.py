@@ -11,6 +11,9 @@ from balancesim.problem import load_limits
 from balancesim.routing import check_masks, checked_scores, in_parts
 from balancesim.types import Float64Array, IntArray
 
+PARALLEL_FROM = 1 << 17
+"""Scores from which a second thread pays: a pass costs about three times one that routes."""
+
 
 @dataclass(frozen=True, eq=False)
 class AssignmentProblem:

@@ -150,7 +150,7 @@ def make_room():
 
 @inner
 def append_near(tile, near, members, n_experts, n_lanes, token, room, filled):
-    """Append the entries ``near`` of a tile's tokens, from ``token`` on; return the room, grown if need be."""
+    """Append the entries ``near`` of a tile's tokens, from ``token`` on; return the room, or a wider."""
     n, m = filled[0], filled[1]
     size, n_entries = room.token.size, room.expert.size
     if n + LANES > size or m + LANES * n_experts > n_entries:

@@ -82,6 +82,15 @@ def tighten_slack(tile, bias, n_experts, n_lanes, words, least, best_left, slack
         loads[e] += count
 
 
+@inner
+def any_beaten(least, best_left, n_lanes):
+    """Whether a token's unchosen expert beats a chosen one."""
+    beaten = False
+    for t in range(n_lanes):
+        beaten |= best_left[t] > least[t]
+    return beaten
+
+
 @kernel
 def certify_part(scores, k, price, experts, first, last, loads, values, excess, slack, tally, worst):
     """Check tokens ``first:last`` of an assignment ``experts`` (T, K) at a price (E,) float64.
@@ -108,11 +117,12 @@ def certify_part(scores, k, price, experts, first, last, loads, values, excess, 
             top_sums[t] = 0.0
         load_tile(scores, rows, n_lanes, tile)
         read_members(experts, token, n_lanes, n_experts, k, tile, words, sums, tally)
-        find_top(tile, bias, k, top, group, n_lanes)
-        add_sums(top, k, n_lanes, top_sums)
         compare_members(tile, bias, n_experts, n_lanes, words, least, best_left)
         tighten_slack(tile, bias, n_experts, n_lanes, words, least, best_left, slack, loads)
         value, beyond = 0.0, 0.0
+        if any_beaten(least, best_left, n_lanes):
+            find_top(tile, bias, k, top, group, n_lanes)
+            add_sums(top, k, n_lanes, top_sums)
         for t in range(n_lanes):
             value += sums[t]
             if best_left[t] > least[t]:
