@@ -180,3 +180,12 @@ def certificate(scores: Any, k: int, low: Any, high: Any, experts: Any, bias: An
         "dual_value": dual,
         "slack": np.maximum(slack, 0.0).tolist(),
     }
+
+
+def boundary(biased: Any, k: int) -> tuple[list[int], int, int, float, float]:
+    """A token's K experts, the K-th, the next (-1 where that is masked), and the scores of these two."""
+    order = sorted(range(len(biased)), key=lambda e: (-biased[e], e))
+    kth, following = order[k - 1], order[k]
+    if biased[following] == -math.inf:
+        return sorted(order[:k]), kth, -1, biased[kth], biased[following]
+    return sorted(order[:k]), kth, following, biased[kth], biased[following]

@@ -126,6 +126,8 @@ def _price_order(problem: AssignmentProblem, loads: IntArray, bias: Float64Array
     An expert that might keep more must not be cheaper than one that might keep fewer.
     """
     more, fewer = loads < problem.high, loads > problem.low
+    if not (more.any() and fewer.any()):
+        return np.full((problem.n_experts, 2), np.inf)
     dearest = _best_of_others(np.where(fewer, bias, -np.inf))
     cheapest = -_best_of_others(np.where(more, -bias, -np.inf))
     down = np.where(more & (dearest > -np.inf), bias - dearest, np.inf)

@@ -25,7 +25,10 @@ _FREE_STIFFNESS = 1e-6
 _CG_STEPS = 20
 _CG_TOLERANCE = 0.05
 
-_NEAR_SHARE = 0.2
+_LARGEST_CORRECTED = 0.8
+"""Share of near-ties up to which the correction for those beyond the next place is believed."""
+
+_NEAR_SHARE = 0.3
 """Share of tokens that the width is made to count as near-ties: many, for a Hessian that is not noise."""
 
 _LARGEST_SHARE = 0.5
@@ -142,11 +145,15 @@ def laplacian_times(state, degree, joined, free, x, result):
 
 
 @inner
-def solve_step(state):
+def solve_step(state, n_tokens):
     """Write the Newton step into ``step`` by conjugate gradients; the residual is the gradient."""
     n = state.price.size
     degree, r, d, product = state.work[0], state.work[1], state.work[2], state.work[3]
-    scale = 1.0 / (2.0 * state.width[0])
+    # The pairs at the K-th and the next place alone are counted. If the gaps between them are exponential, a
+    # share s within the width stands for a density of -log(1 - s) per width, not s.
+    share = min(state.n_near[0] / n_tokens, _LARGEST_CORRECTED)
+    correction = -np.log(1.0 - share) / share if share > 0.0 else 1.0
+    scale = correction / (2.0 * state.width[0])
     mean = 0.0
     any_interval = False
     for e in range(n):
@@ -194,13 +201,13 @@ def solve_step(state):
 
 
 @inner
-def take_step(state):
+def take_step(state, n_tokens):
     """Move the price by the Newton step, no further than near-ties describe; return whether that was short.
 
     Where one step after the other falls short, the reach doubles.
     """
     n = state.price.size
-    solve_step(state)
+    solve_step(state, n_tokens)
     reach = max(state.reach[0], _REACH * state.width[0])
     short = False
     for e in range(n):
@@ -264,7 +271,7 @@ def proceed(state, n_tokens):
             state.backs[0] += 1
             return
     state.backs[0] = 0
-    if take_step(state):
+    if take_step(state, n_tokens):
         state.since[0] = 0
     state.slope[0] = along(state)
     adapt_width(state, n_tokens)
