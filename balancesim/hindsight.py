@@ -122,7 +122,7 @@ class _Hindsight:
         state = self.scales._replace(low=low, high=high)
         state.best_wrong[0] = np.inf
         state.slope[0] = state.reach[0] = 0.0
-        state.since[0] = state.backs[0] = 0
+        state.since[0] = 0
         return state
 
     def _descend(self, n_steps: int) -> None:

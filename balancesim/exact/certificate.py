@@ -111,7 +111,7 @@ def certify(problem: AssignmentProblem, experts: IntArray, bias: Float64Array) -
         row_residual=int(tally[BAD_ROWS]),
         column_residual=int(outside.sum()),
         integral=True,
-        gap=difference / max(1.0, abs(value)),
+        gap=difference / max(1.0, abs(value)) if tally[BAD_ROWS] == 0 else np.inf,
         slackness_violation=max(worst for *_, worst in parts),
         n_violated=int(tally[VIOLATED]),
         price_violation=price_violation,

@@ -45,7 +45,6 @@ def new_descent(low: Float64Array, high: Float64Array) -> Descent:
         slope=np.zeros(1),
         best_wrong=np.full(1, np.inf),
         since=np.zeros(1, np.int64),
-        backs=np.zeros(1, np.int64),
     )
 
 

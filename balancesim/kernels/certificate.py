@@ -72,8 +72,8 @@ def tighten_slack(tile, bias, n_experts, n_lanes, words, least, best_left, slack
         for t in range(n_lanes):
             x = tile[e, t] + b
             member = (word[t] & bit) != np.uint64(0)
-            lead = x - best_left[t] if member else infinite
-            lag = infinite if member else least[t] - x
+            lead = x - best_left[t] if member and x > -infinite else infinite
+            lag = least[t] - x if not member and x > -infinite else infinite
             down = lead if lead < down else down
             up = lag if lag < up else up
             count += np.int64(member)

@@ -333,6 +333,8 @@ def settle(candidates, loads, kept, low, high, price, reserve_price, centre, rea
         if factor > n_experts:
             return CYCLES, cycles
         factor *= 4.0
+    # Larger, so that no cycle of such a cost is free: its price would be stuck at an end of what is optimal.
+    bound_costs(cost, centre, reach, 2.0 * factor, bounded)
     length = np.empty((n_nodes, n_nodes))
     for u in range(n_nodes):
         for v in range(n_nodes):

@@ -42,7 +42,6 @@ _OVERSHOOT = 0.5
 """Slope after a step, relative to the one before and of other sign, from which the step was too long."""
 
 _PROGRESS = 0.9
-_BACKS = 2
 
 
 class Descent(NamedTuple):
@@ -54,8 +53,7 @@ class Descent(NamedTuple):
     ``width``, ``reach``, ``limit`` (1,) float64: of near-ties, the most that a price may move in a step, and
     the most that it may be; ``amplitude`` (2,) float64, of the noise that breaks ties, now and in the end;
     ``n_near`` (1,) int64; ``slope`` (1,) float64, of the dual along the last step before it was taken;
-    ``best_wrong`` (1,) float64; ``since``, ``backs`` (1,) int64, passes without progress and steps back in a
-    row.
+    ``best_wrong`` (1,) float64; ``since`` (1,) int64, passes without progress.
     """
 
     price: NDArray[np.float64]
@@ -78,7 +76,6 @@ class Descent(NamedTuple):
     slope: NDArray[np.float64]
     best_wrong: NDArray[np.float64]
     since: NDArray[np.int64]
-    backs: NDArray[np.int64]
 
 
 @inner
@@ -238,7 +235,6 @@ def begin(state):
     state.slope[0] = 0.0
     state.best_wrong[0] = np.inf
     state.since[0] = 0
-    state.backs[0] = 0
     state.reach[0] = 0.0
 
 
@@ -259,7 +255,7 @@ def judge(state):
 def proceed(state, n_tokens):
     """Take the next step; or, where the last was too long, a part of it: the dual is convex along it."""
     slope = state.slope[0]
-    if slope < 0.0 and state.backs[0] < _BACKS:
+    if slope < 0.0:
         after = along(state)
         if after > -_OVERSHOOT * slope:
             fraction = max(0.1, slope / (slope - after))
@@ -268,9 +264,7 @@ def proceed(state, n_tokens):
                 state.price[e] = state.before[e] + state.step[e]
             state.slope[0] = 0.0
             state.reach[0] = 0.0
-            state.backs[0] += 1
             return
-    state.backs[0] = 0
     if take_step(state, n_tokens):
         state.since[0] = 0
     state.slope[0] = along(state)
