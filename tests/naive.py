@@ -149,13 +149,16 @@ def certificate(scores: Any, k: int, low: Any, high: Any, experts: Any, bias: An
     value = math.fsum(float(scores[i, e]) for i in range(n_tokens) for e in experts[i])
     violation, violated = 0.0, 0
     slack = np.full((n_experts, 2), math.inf)
+    ahead = []
     for i in range(n_tokens):
         chosen, others = set(experts[i]), set(range(n_experts)) - set(experts[i])
         biased = [float(x + b) for x, b in zip(scores[i], bias, strict=True)]
         least, largest = min(biased[e] for e in chosen), max(biased[e] for e in others)
+        ahead.append(abs(sum(biased[e] for e in chosen) - k * largest) if largest > -math.inf else 0.0)
         if largest > least:
             violation = max(violation, largest - least)
-            violated += largest - least > 4 * np.finfo(float).eps * max(abs(least), abs(largest))
+            size = max(abs(least), abs(largest)) + max(abs(b) for b in bias)
+            violated += largest - least > 4 * np.finfo(float).eps * size
         for e in chosen:
             slack[e, 0] = min(slack[e, 0], biased[e] - largest)
         for e in others:
@@ -175,6 +178,8 @@ def certificate(scores: Any, k: int, low: Any, high: Any, experts: Any, bias: An
         "slackness_violation": violation,
         "n_violated": violated,
         "price_violation": price - cheapest_price(bias, low, high, n_tokens * k),
+        "excess": dual - value,
+        "scale": n_tokens * float(np.median(ahead)),
         "loads": loads,
         "value": value,
         "dual_value": dual,

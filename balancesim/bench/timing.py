@@ -236,6 +236,8 @@ def _warm(function: Call) -> tuple[int, float]:
 def _sample(function: Call, count: int) -> Sample:
     reported: list[Parts] = []
     time.sleep(_PAUSE)
+    if count > 1:
+        function()  # wakes threads and caches; a call longer than a round has time to do so itself
     start = time.perf_counter()
     for _ in range(count):
         result = function()

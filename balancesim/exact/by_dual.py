@@ -62,6 +62,10 @@ _NOISE_REACH = 1.25
 """Width, relative to the noise that broke ties, within which the true scores may choose otherwise."""
 
 _WIDENING = 4.0
+_CYCLES = 64
+_MOST_CYCLES = 32
+"""Cycles between two looks at the clock, and those per expert after which the noise has misled too many."""
+
 _MOVES = 1000
 """Augmentations between two looks at the clock."""
 
@@ -76,6 +80,10 @@ _ALL = 1e300
 
 class _OutOfTimeError(Exception):
     """The deadline has passed."""
+
+
+class _StuckError(Exception):
+    """No path is left although an assignment exists: costs overflow."""
 
 
 class _Clock:
@@ -128,6 +136,10 @@ def solve_dual(problem: AssignmentProblem, start: Float64Array | None, time_limi
     except _OutOfTimeError:
         effort = Effort(0.0, time.perf_counter() - clock.start, search.n_passes, search.n_moves)
         return Answer(None, None, SolveOutcome.INTERRUPTED, f"{time_limit:g} s have passed", effort)
+    except _StuckError:
+        effort = Effort(0.0, time.perf_counter() - clock.start, search.n_passes, search.n_moves)
+        reason = "scores differ by more than float64 can hold; mask experts with minus infinity"
+        return Answer(None, None, SolveOutcome.FAILED, reason, effort)
     effort = Effort(0.0, time.perf_counter() - clock.start, search.n_passes, search.n_moves)
     detail = f"{search.n_passes} passes, {search.n_moves} augmentations"
     return Answer(experts, bias, SolveOutcome.OPTIMAL, detail, effort)
@@ -266,6 +278,8 @@ class _Search:
         reserve = _reserve_price(state.price, kept, problem)
         while True:
             room = found.width - float(np.ptp(state.price - found.price))
+            if not room > -_ALL:
+                raise _StuckError
             if room <= 0.25 * enough and found.width < _ALL:
                 write_choice(found.candidates, found.words)
                 found = self._collect(min(_WIDENING * max(enough, found.width), _ALL), choice=found.words)
@@ -284,9 +298,7 @@ class _Search:
             if ending == UNFINISHED:
                 continue
             if ending == NO_PATH and width >= _ALL:
-                error = infeasible(problem)
-                if error is not None:
-                    raise error
+                raise infeasible(problem) or _StuckError
             enough = _ALL if enough > state.limit[0] else enough * _WIDENING
 
     def _settle(self, found: _Collected, kept: IntArray, reserve: float) -> bool:
@@ -297,16 +309,20 @@ class _Search:
         problem, state = self.problem, self.state
         noise = float(state.amplitude[0])
         wide = _NOISE_REACH * noise
+        cycles = 0
         while True:
+            self.clock.check()
             if noise > 0.0:
                 found = self._collect(wide, choice=found.words, true_scores=True)
-            scale = np.abs(found.candidates.score).max(initial=0.0) + np.abs(state.price).max()
-            ending, cycles = settle(
+            ending, more = settle(
                 found.candidates, state.loads, kept, problem.low, problem.high, state.price, reserve,
-                found.price, found.width, _ROUNDING * scale,
+                found.price, found.width, _ROUNDING, _CYCLES,
             )  # fmt: skip
-            self.n_moves += cycles
+            cycles += more
+            self.n_moves += more
             write_choice(found.candidates, found.words)
+            if ending == UNFINISHED and cycles < _MOST_CYCLES * problem.n_experts:
+                continue
             if ending != TOO_NARROW or noise == 0.0:
                 return bool(ending == BALANCED)
             wide *= _WIDENING

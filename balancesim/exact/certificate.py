@@ -5,11 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from balancesim.errors import InputError
 from balancesim.exact.problem import PARALLEL_FROM, AssignmentProblem
 from balancesim.kernels.model import LANES
 from balancesim.problem import cheapest_loads
-from balancesim.routing import in_parts
+from balancesim.routing import as_bias, in_parts
 from balancesim.types import Float64Array, IntArray
+
+_ROUNDING = 8.0 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Certificate:
     column_residual : int
         Tokens by which loads leave their limits, summed over experts; -1 where unsolved.
     integral : bool
-        Whether the assignment is one of whole tokens.
+        Whether the assignment is one of whole tokens: experts are given by number, and relaxations with
+        shares between 0 and 1 are refused before.
     gap : float
         Relative duality gap, ``(dual_value - value) / max(1, |value|)``; infinite where unsolved.
     slackness_violation : float
@@ -32,6 +36,13 @@ class Certificate:
         Tokens for which that happens beyond rounding; -1 where unsolved.
     price_violation : float
         Price of the loads minus that of the cheapest loads within the limits, in score units.
+    rounding : float
+        What of that is rounding.
+    excess : float
+        Dual value minus value, summed by differences: what of the optimum is not proven, in score units.
+    scale : float
+        What it is held against: T times the median over tokens of what the chosen add up to beyond the best
+        that is left. Neither a token's own level nor the scores' unit matters.
     """
 
     row_residual: int
@@ -41,16 +52,20 @@ class Certificate:
     slackness_violation: float
     n_violated: int
     price_violation: float
+    rounding: float
+    excess: float
+    scale: float
 
     @classmethod
     def unsolved(cls) -> "Certificate":
         """Return the certificate of nothing."""
-        return cls(-1, -1, False, np.inf, np.inf, -1, np.inf)
+        return cls(-1, -1, False, np.inf, np.inf, -1, np.inf, 0.0, np.inf, 0.0)
 
     def holds(self, tolerance: float) -> bool:
-        """Whether the assignment is feasible and its relative gap at most ``tolerance``."""
+        """Whether the assignment is feasible, and optimal to rounding or to ``tolerance`` times the scale."""
         feasible = self.row_residual == 0 and self.column_residual == 0 and self.integral
-        return feasible and abs(self.gap) <= tolerance
+        exact = self.n_violated == 0 and self.price_violation <= self.rounding
+        return feasible and (exact or self.excess <= tolerance * self.scale)
 
 
 class Checked(NamedTuple):
@@ -84,17 +99,19 @@ def certify(problem: AssignmentProblem, experts: IntArray, bias: Float64Array) -
     Checked
         The certificate, loads, value, dual value and the prices' slack; the same for any number of threads.
     """
+    _check(problem, experts, bias)
     from balancesim.kernels.certificate import BAD_ROWS, N_TALLIES, VIOLATED, certify_part
 
     n_tokens, n_experts = problem.scores.shape
     values = np.empty(-(-n_tokens // LANES))
-    excess = np.empty_like(values)
+    excess, spread = np.empty_like(values), np.empty(n_tokens)
 
     def part(first: int, last: int) -> tuple[IntArray, Float64Array, IntArray, float]:
         loads, tally, worst = np.zeros(n_experts, np.int64), np.zeros(N_TALLIES, np.int64), np.zeros(1)
         slack = np.full((n_experts, 2), np.inf)
         certify_part(
-            problem.scores, problem.k, bias, experts, first, last, loads, values, excess, slack, tally, worst
+            problem.scores, problem.k, bias, experts, first, last, loads, values, excess, spread,
+            slack, tally, worst,
         )  # fmt: skip
         return loads, slack, tally, float(worst[0])
 
@@ -115,9 +132,19 @@ def certify(problem: AssignmentProblem, experts: IntArray, bias: Float64Array) -
         slackness_violation=max(worst for *_, worst in parts),
         n_violated=int(tally[VIOLATED]),
         price_violation=price_violation,
+        rounding=_ROUNDING * float(np.abs(loads - cheapest) @ np.abs(bias)),
+        excess=difference,
+        scale=n_tokens * float(np.median(spread)),
     )
     slack = np.minimum(slack, _price_order(problem, loads, bias))
     return Checked(proof, loads, value, value + difference, np.maximum(slack, 0.0))
+
+
+def _check(problem: AssignmentProblem, experts: IntArray, bias: Float64Array) -> None:
+    shape = (problem.n_tokens, problem.k)
+    if experts.shape != shape or not np.issubdtype(experts.dtype, np.integer):
+        raise InputError(f"`experts` must be integers, (T, K) = {shape}, got {experts.dtype} {experts.shape}")
+    as_bias(bias, problem.n_experts, "bias")
 
 
 def _price_order(problem: AssignmentProblem, loads: IntArray, bias: Float64Array) -> Float64Array:

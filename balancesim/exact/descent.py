@@ -11,8 +11,12 @@ FEW_ROWS = 128
 _LIMIT = 4.0
 """Ranges of those tokens' scores beyond which a price changes nothing more."""
 
-_SAME = 1e-12
-"""Gaps, relative to the range of the scores, that are rounding."""
+_SAME = 1e-14
+"""Gaps, relative to the scores and prices that make them, that are rounding."""
+
+_HUGE = 1e300
+_TINY = 1e-290
+"""Least width: a smaller one could not be divided by."""
 
 _TIED = 0.1
 """Share of tokens whose K-th place ties from which noise breaks ties."""
@@ -65,21 +69,23 @@ def look(state: Descent, rows: Float64Array, k: int, share: float, start: Float6
         A price to start from.
     """
     size = len(rows)
-    finite = rows[rows > -np.inf]
-    span = float(finite.max() - finite.min()) or 1.0
-    state.limit[0] = _LIMIT * span
-    price = _quantile_start(rows, state, share) if start is None else start - start.mean()
-    state.price[:] = np.clip(price, -state.limit[0], state.limit[0])
+    unmasked = np.where(rows == -np.inf, np.nan, rows)
+    span = float(np.median(np.nanmax(unmasked, axis=1) - np.nanmin(unmasked, axis=1)))
+    price = _quantile_start(rows, state, share) if start is None else np.clip(start, -_HUGE, _HUGE)
+    state.limit[0] = _LIMIT * (span + np.abs(price).max()) or 1.0
+    state.price[:] = price - price.mean()
     ordered = np.sort(rows + state.price, axis=1)
-    gaps = ordered[:, -k] - ordered[:, -k - 1]
-    apart = gaps[(gaps > _SAME * span) & (gaps < np.inf)]
-    state.width[0] = np.exp(np.log(apart).mean()) if apart.size else span
-    if (gaps <= _SAME * span).sum() > _TIED * size:
-        # Scores come from a few levels: noise well below their distance tells them apart.
-        ordered[ordered == -np.inf] = np.nan
+    same = _SAME * (np.abs(ordered[:, -k]) + np.abs(state.price).max())
+    with np.errstate(invalid="ignore"):
+        # Between two masked experts there is no difference, and NaN counts for nothing.
         levels = np.diff(ordered, axis=1)
-        levels = levels[levels > _SAME * span]
-        state.amplitude[0] = levels.min() if levels.size else span
+    gaps = levels[:, -k]
+    apart = gaps[(gaps > same) & (gaps < np.inf)]
+    state.width[0] = max(np.exp(np.log(apart).mean()), _TINY) if apart.size else state.limit[0]
+    if (gaps <= same).sum() > _TIED * size:
+        # Scores come from a few levels: noise well below their distance tells them apart.
+        levels = levels[(levels > same[:, None]) & (levels < np.inf)]
+        state.amplitude[0] = levels.min() if levels.size else state.limit[0]
         state.amplitude[1] = _TIE_NOISE * state.amplitude[0]
 
 

@@ -15,6 +15,10 @@ PARALLEL_FROM = 1 << 17
 """Scores from which a second thread pays: a pass costs about three times one that routes."""
 
 
+LARGEST_SCORE = 1e300
+"""Largest finite score: differences and prices must not overflow."""
+
+
 @dataclass(frozen=True, eq=False)
 class AssignmentProblem:
     """Maximise the sum of chosen scores: K experts a token, loads within limits.
@@ -41,16 +45,20 @@ class AssignmentProblem:
     def of(cls, scores: ArrayLike, *, k: int, capacity: ArrayLike | None = None) -> "AssignmentProblem":
         """Validate scores and capacity; arguments and errors as those of `balancesim.solve`."""
         array, _ = checked_scores(scores, None, k)
+        k = int(k)
         exact: Float64Array = np.ascontiguousarray(array, dtype=np.float64)
 
-        def is_finite(first: int, last: int) -> bool:
-            # A sum is finite only if all its terms are, and costs less than looking at each.
-            with np.errstate(over="ignore", invalid="ignore"):
-                return bool(np.isfinite(exact[first:last].sum()))
-
-        masked = not all(in_parts(is_finite, exact.shape))
+        ranges = in_parts(lambda first, last: (exact[first:last].min(), exact[first:last].max()), exact.shape)
+        least, largest = np.min([low for low, _ in ranges]), np.max([high for _, high in ranges])
+        masked = not (np.isfinite(least) and np.isfinite(largest))
         if masked:
             check_masks(exact, k)
+            least = exact[exact > -np.inf].min()
+        if max(-least, largest) > LARGEST_SCORE:
+            raise InputError(
+                f"`scores` must lie within {LARGEST_SCORE:g} of zero, got {least:g} to {largest:g}; "
+                "mask an expert with minus infinity"
+            )
         n_tokens, n_experts = exact.shape
         low, high = load_limits(capacity, n_tokens, n_experts, k)
         problem = cls(exact, k, low, high, array.dtype != np.float64)

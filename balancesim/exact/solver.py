@@ -15,8 +15,8 @@ from balancesim.types import Float64Array
 
 METHODS = ("dual", "highs", "cvxpy", "cvxpy-clarabel")
 
-GAP_TOLERANCE = 1e-9
-"""Relative gap above which a claimed optimum is not believed; "dual" stays below 1e-12."""
+TOLERANCE = 1e-9
+"""Excess of the dual, relative to its scale, above which a claimed optimum is not believed."""
 
 
 def solve(
@@ -69,8 +69,8 @@ def solve(
     "dual" reads the scores a few times and keeps a few numbers per token; the result does not depend on the
     number of threads. Optima need not be unique: value and dual value are, assignment and bias may not be.
     """
-    if method not in METHODS:
-        raise InputError(unknown_name("method", method, METHODS))
+    if str(method) not in METHODS:
+        raise InputError(unknown_name("method", str(method), METHODS))
     if time_limit is not None:
         check_positive("time_limit", time_limit, otherwise=" of seconds")
     problem = AssignmentProblem.of(scores, k=k, capacity=capacity)
@@ -117,7 +117,7 @@ def _finished(problem: AssignmentProblem, method: str, answer: Answer) -> ExactS
     checked = certify(problem, answer.experts, bias)
     proof = checked.certificate
     outcome = answer.outcome
-    if outcome is SolveOutcome.OPTIMAL and not proof.holds(GAP_TOLERANCE):
+    if outcome is SolveOutcome.OPTIMAL and not proof.holds(TOLERANCE):
         outcome = SolveOutcome.NOT_CERTIFIED
     return ExactSolution(
         experts=answer.experts,

@@ -20,12 +20,12 @@ _ROUNDING = 4.0 * 2.0**-52
 
 
 @inner
-def read_members(experts, token, n_lanes, n_experts, k, tile, words, sums, tally):
+def read_members(experts, token, n_lanes, n_experts, k, tile, bias, words, sums, biased_sums, tally):
     """Set the bits of each token's experts, sum their scores; count rows that are not K experts."""
     for t in range(n_lanes):
         for w in range(words.shape[0]):
             words[w, t] = np.uint64(0)
-        sums[t] = 0.0
+        sums[t] = biased_sums[t] = 0.0
         good = True
         for j in range(k):
             e = experts[token + t, j]
@@ -36,6 +36,7 @@ def read_members(experts, token, n_lanes, n_experts, k, tile, words, sums, tally
             good &= (words[e >> 6, t] & bit) == np.uint64(0) and tile[e, t] > -np.inf
             words[e >> 6, t] |= bit
             sums[t] += tile[e, t]
+            biased_sums[t] += tile[e, t] + bias[e]
         tally[BAD_ROWS] += not good
 
 
@@ -92,13 +93,14 @@ def any_beaten(least, best_left, n_lanes):
 
 
 @kernel
-def certify_part(scores, k, price, experts, first, last, loads, values, excess, slack, tally, worst):
+def certify_part(scores, k, price, experts, first, last, loads, values, excess, spread, slack, tally, worst):
     """Check tokens ``first:last`` of an assignment ``experts`` (T, K) at a price (E,) float64.
 
     Adds to ``loads`` (E,) int64 and ``tally`` (N_TALLIES,) int64; lowers ``slack`` (E, 2); raises ``worst``
     (1,), the most by which a token's unchosen expert beats a chosen one. ``values`` and ``excess``, one entry
     a tile, receive the sums of the chosen scores, and of what the K largest biased ones exceed the chosen by:
-    exactly zero where these are the chosen (S5).
+    exactly zero where these are the chosen (S5). ``spread`` (T,) receives how far each token's chosen
+    biased scores add up to more than as often the best that is left.
     """
     n_experts = scores.shape[1]
     tile = np.empty((_rows_of(n_experts), LANES), scores.dtype)
@@ -109,14 +111,17 @@ def certify_part(scores, k, price, experts, first, last, loads, values, excess, 
     rows = np.empty(LANES, np.int64)
     words = np.empty((n_words(n_experts), LANES), np.uint64)
     least, best_left = np.empty(LANES, scores.dtype), np.empty(LANES, scores.dtype)
-    sums, top_sums = np.empty(LANES), np.empty(LANES)
+    sums, biased_sums, top_sums = np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    dearest = 0.0
+    for e in range(n_experts):
+        dearest = max(dearest, abs(price[e]))
     for token in range(first, last, LANES):
         n_lanes = min(LANES, last - token)
         for t in range(n_lanes):
             rows[t] = token + t
             top_sums[t] = 0.0
         load_tile(scores, rows, n_lanes, tile)
-        read_members(experts, token, n_lanes, n_experts, k, tile, words, sums, tally)
+        read_members(experts, token, n_lanes, n_experts, k, tile, bias, words, sums, biased_sums, tally)
         compare_members(tile, bias, n_experts, n_lanes, words, least, best_left)
         tighten_slack(tile, bias, n_experts, n_lanes, words, least, best_left, slack, loads)
         value, beyond = 0.0, 0.0
@@ -125,12 +130,13 @@ def certify_part(scores, k, price, experts, first, last, loads, values, excess, 
             add_sums(top, k, n_lanes, top_sums)
         for t in range(n_lanes):
             value += sums[t]
+            ahead = abs(biased_sums[t] - k * best_left[t])
+            spread[token + t] = ahead if ahead < np.inf else 0.0
             if best_left[t] > least[t]:
                 by = np.float64(best_left[t] - least[t])
                 worst[0] = max(worst[0], by)
-                tally[VIOLATED] += by > _ROUNDING * max(abs(best_left[t]), abs(least[t]))
-                beyond += top_sums[t] - sums[t]
-                for j in range(k):
-                    beyond -= bias[min(max(experts[token + t, j], 0), n_experts - 1)]
+                size = max(abs(best_left[t]), abs(least[t])) + dearest
+                tally[VIOLATED] += by > _ROUNDING * size
+                beyond += top_sums[t] - biased_sums[t]
         values[token // LANES] = value
         excess[token // LANES] = beyond

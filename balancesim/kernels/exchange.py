@@ -294,13 +294,14 @@ def apart(potential, centre):
 
 
 @kernel
-def settle(candidates, loads, kept, low, high, price, reserve_price, centre, reach, tolerance):
+def settle(candidates, loads, kept, low, high, price, reserve_price, centre, reach, rounding, max_cycles):
     """Make the prices optimal for the candidates' scores, and put them in the middle of what is optimal.
 
     Where the choice is not optimal yet, cycles of negative cost are cancelled first (Klein 1967). Costs of
     moves that no candidate offers are at least ``reach`` at ``centre``. Each price becomes the mean over all
     roots of the shortest distances from it and to it: a point inside the set of optimal prices.
-    Returns how it ended and the cycles cancelled.
+    ``rounding`` is relative to the largest cost and price. Returns how it ended, UNFINISHED after
+    ``max_cycles``, and the cycles cancelled.
     """
     n_experts = loads.size
     n_nodes = n_experts + 1
@@ -308,13 +309,20 @@ def settle(candidates, loads, kept, low, high, price, reserve_price, centre, rea
     potential, parent, cost = exchange.potential, exchange.parent, exchange.cost
     offer_all(exchange, candidates)
     open_reserve(exchange, kept, low, high)
+    largest = 0.0
+    for u in range(n_experts):
+        largest = max(largest, abs(price[u]))
+        for v in range(n_experts):
+            if cost[u, v] < np.inf:
+                largest = max(largest, abs(cost[u, v]))
+    tolerance = rounding * largest
     cycles = 0
     while True:
         end = relax(cost, potential, parent, tolerance)
         if end < 0:
             break
-        if cycles == 64 * n_nodes:
-            return CYCLES, cycles
+        if cycles == max_cycles:
+            return UNFINISHED, cycles
         for _ in range(n_nodes):
             end = parent[end]
         move_along(exchange, candidates, loads, kept, low, high, end, end)

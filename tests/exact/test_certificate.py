@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import balancesim as bs
-from balancesim.exact import AssignmentProblem, Certificate, certify
+from balancesim.errors import InputError
+from balancesim.exact import AssignmentProblem, Certificate, SolveOutcome, certify
 from tests import naive
 from tests.strategies import assignments
 
@@ -39,6 +40,7 @@ def test_equals_its_twin(instance, data):
         experts = np.sort(np.array(order)[:, :k], axis=1)
     assume(np.isfinite(np.take_along_axis(scores, experts, axis=1)).all())
     found = fields(certify(AssignmentProblem.of(scores, k=k, capacity=capacity), experts, bias))
+    assert 0.0 <= found.pop("rounding") <= 1e-12
     assert found == naive.certificate(scores, k, *limits.T, experts.tolist(), bias)
 
 
@@ -139,3 +141,38 @@ def test_nothing_solved_proves_nothing():
     proof = Certificate.unsolved()
     assert proof.gap == np.inf
     assert not proof.holds(1e300)
+
+
+@pytest.mark.parametrize(("factor", "row"), [(1.0, 0.0), (1e-13, 0.0), (1.0, 1e30)])
+def test_neither_units_nor_one_token_hide_a_loss(factor, row):
+    """The same wrong assignment fails whatever the scores' unit, and beside a token of any size."""
+    rng = np.random.default_rng(3)
+    scores = rng.standard_normal((504, 8))
+    price = bs.solve(scores, k=2).bias * factor
+    scores[0] += row
+    wrong = np.sort(np.array([np.roll(np.arange(8), i)[:2] for i in range(504)]), axis=1)
+    problem = AssignmentProblem.of(scores * factor, k=2)
+    found = certify(problem, wrong, price).certificate
+    assert found.row_residual == found.column_residual == 0
+    assert not found.holds(TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "experts",
+    [np.zeros((4, 1), int), np.zeros((5, 2), int), np.zeros((5, 1))],
+    ids=["short", "wide", "float"],
+)
+def test_experts_of_another_shape_are_refused(experts):
+    problem = AssignmentProblem.of(np.eye(5), k=1)
+    with pytest.raises(InputError, match="`experts` must be integers"):
+        certify(problem, experts, np.zeros(5))
+
+
+def test_finite_masks_are_solved_as_masks():
+    """Minus 1e20 where people mean minus infinity: the same value, and certified."""
+    rng = np.random.default_rng(4)
+    scores, mask = rng.standard_normal((300, 8)), rng.random((300, 8)) < 0.2
+    exact = bs.solve(np.where(mask, -np.inf, scores), k=2)
+    finite = bs.solve(np.where(mask, -1e20, scores), k=2)
+    assert finite.status.outcome is SolveOutcome.OPTIMAL
+    assert finite.value == pytest.approx(exact.value, rel=1e-12)

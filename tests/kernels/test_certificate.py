@@ -25,11 +25,12 @@ class Found:
         self.tally, worst = np.zeros(N_TALLIES, np.int64), np.zeros(1)
         self.values = np.full(-(-n_tokens // LANES) + 1, UNTOUCHED)
         self.excess = self.values.copy()
+        self.spread = np.full(n_tokens, UNTOUCHED)
         rows = np.ascontiguousarray(experts, np.int64)
         for first, last in parts or [(0, n_tokens)]:
             certify_part(
-                scores, k, price, rows, first, last, self.loads, self.values, self.excess, self.slack,
-                self.tally, worst,
+                scores, k, price, rows, first, last, self.loads, self.values, self.excess, self.spread,
+                self.slack, self.tally, worst,
             )  # fmt: skip
         self.worst = float(worst[0])
 
