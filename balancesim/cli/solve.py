@@ -27,7 +27,7 @@ _ROWS_AT_MOST = 16
 )
 @click.option(
     "--method",
-    type=click.Choice(["dual", "highs", "cvxpy"]),
+    type=click.Choice(["dual", "highs", "cvxpy", "cvxpy-clarabel"]),
     default="dual",
     show_default=True,
     help="Ours, or an independent witness, hundreds of times slower.",

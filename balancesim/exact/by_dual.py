@@ -1,10 +1,10 @@
 """Our method: Newton on the dual, then shortest augmenting paths among the few tokens near a boundary.
 
-The dual has E variables. A sample of the tokens, ever larger, brings the price close; one or two passes over
-all of them bring it closer and collect the tokens that the remaining error may move. From there on only these
-are touched: Newton's method until a handful of tokens are on the wrong side, augmenting paths for those, and
-a price inside the set of optimal ones. Scores that tie by the thousand are first told apart by noise far
-below their spacing; the true scores have the last word.
+The dual has E variables. A sample of the tokens, ever larger, brings the price close; usually one or two
+passes over all of them bring it closer and collect the tokens that the remaining error may move. From there
+on only these are touched: Newton's method until a handful of tokens are on the wrong side, augmenting paths
+for those, and a price inside the set of optimal ones. Scores that tie by the thousand are first told apart by
+noise far below their spacing; the true scores have the last word.
 """
 
 import time

@@ -50,7 +50,8 @@ def solve(
     bias : (E,) array_like, optional
         A warm start for "dual", such as the bias of the batch before; the others ignore it.
     time_limit : float, optional
-        Seconds after which to give up; the status then says so.
+        Seconds after which to give up, looked at between stages; the status then says so. The set-up of
+        "highs" and "cvxpy" is not bounded.
 
     Returns
     -------
@@ -66,8 +67,11 @@ def solve(
 
     Notes
     -----
-    "dual" reads the scores a few times and keeps a few numbers per token; the result does not depend on the
-    number of threads. Optima need not be unique: value and dual value are, assignment and bias may not be.
+    "dual" usually reads the scores four or five times and keeps a few numbers per token; the result does not
+    depend on the number of threads. Scores that spread over orders of magnitude where experts compete, such
+    as a softmax of logits with a standard deviation of 5 or more, take ten to hundreds of times longer.
+
+    Optima need not be unique: value and dual value are, assignment and bias may not be.
     """
     if str(method) not in METHODS:
         raise InputError(unknown_name("method", str(method), METHODS))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from balancesim.kernels.boundary import find_boundary, find_near, make_boundary
 from balancesim.kernels.jit import inline, inner, kernel
-from balancesim.kernels.members import lowest, n_words
+from balancesim.kernels.members import lowest, n_words, write_members
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.newton import begin, clear, copy, judge, proceed
 from balancesim.kernels.topk import find_top, n_ranks
@@ -267,7 +267,7 @@ def descend_candidates(candidates, state, centre, reach, n_tokens, goal, max_pas
 def spread(price, centre):
     """How far two prices have moved apart."""
     largest, least = -np.inf, np.inf
-    for e in range(price.size):
+    for e in range(centre.size):
         move = price[e] - centre[e]
         largest = max(largest, move)
         least = min(least, move)
@@ -327,10 +327,4 @@ def write_choice(candidates, words):
 def list_members(words, first, last, experts):
     """Write the chosen experts of tokens ``first:last``, ascending, into ``experts`` (T, K)."""
     for i in range(first, last):
-        place = 0
-        for w in range(words.shape[1]):
-            word = words[i, w]
-            while word != np.uint64(0):
-                experts[i, place] = 64 * w + lowest(word)
-                place += 1
-                word &= word - np.uint64(1)
+        write_members(words, i, experts[i])

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from balancesim.kernels.candidates import spread
 from balancesim.kernels.jit import inner, kernel
 from balancesim.kernels.newton import copy
 
@@ -272,7 +273,7 @@ def balance(candidates, loads, kept, low, high, price, reserve_price, centre, re
         if target < 0:
             ending = NO_PATH
             break
-        if apart(exchange.potential, centre) > reach:
+        if spread(exchange.potential, centre) > reach:
             copy(before, exchange.potential)
             ending = TOO_NARROW
             break
@@ -281,16 +282,6 @@ def balance(candidates, loads, kept, low, high, price, reserve_price, centre, re
     for e in range(n_experts):
         price[e] = exchange.potential[e]
     return ending, moves, exchange.potential[n_experts]
-
-
-@inner
-def apart(potential, centre):
-    largest, least = -np.inf, np.inf
-    for e in range(centre.size):
-        move = potential[e] - centre[e]
-        largest = max(largest, move)
-        least = min(least, move)
-    return largest - least
 
 
 @kernel
@@ -327,7 +318,7 @@ def settle(candidates, loads, kept, low, high, price, reserve_price, centre, rea
             end = parent[end]
         move_along(exchange, candidates, loads, kept, low, high, end, end)
         cycles += 1
-    if apart(potential, centre) > reach:
+    if spread(potential, centre) > reach:
         return TOO_NARROW, cycles
     # From zero, so that prices have no more digits before the point than the scores.
     bounded = np.empty((n_nodes, n_nodes))

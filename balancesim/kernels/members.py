@@ -43,10 +43,10 @@ def n_words(n_experts):
 
 @inner
 def write_members(words, t, row):
-    """Write the experts whose bits are set in ``words[:, t]``, ascending, into ``row``, as far as it goes."""
+    """Write the experts whose bits are set in ``words[t]``, ascending, into ``row``, as far as it goes."""
     place = 0
-    for w in range(words.shape[0]):
-        word = words[w, t]
+    for w in range(words.shape[1]):
+        word = words[t, w]
         while word != np.uint64(0) and place < row.size:
             row[place] = 64 * w + lowest(word)
             place += 1

@@ -15,7 +15,7 @@ from balancesim.types import Float64Array
 def read_npy(path: Path) -> NDArray[Any]:
     """Map a .npy file; raise `InputError` if it is no plain array."""
     try:
-        mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        mapped: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise _unreadable(path, error) from error
     return mapped

@@ -45,10 +45,10 @@ def test_members_ascend(n_experts):
     sets += [np.flatnonzero(rng.random(n_experts) < p).tolist() for p in (0.05, 0.3, 0.7, 0.95)]
     words = words_of(sets, n_experts)
     assert experts_of(words) == sets
-    tile = np.ascontiguousarray(words.T)
+    before = words.copy()
     for t, members in enumerate(sets):
         for size in {0, 1, len(members) // 2, len(members), len(members) + 3}:
             row = np.full(size, -1)
-            write(tile, t, row)
+            write(words, t, row)
             assert row.tolist() == (members + [-1] * 3)[:size]
-    assert (tile == words.T).all()
+    assert (words == before).all()
