@@ -7,15 +7,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from balancesim import balancers, plugins
-from balancesim.errors import ConfigurationError, RunDirectoryError
-from balancesim.sweep import work
+from balancesim.errors import ConfigurationError, InputError, RunDirectoryError
+from balancesim.sweep import scales, work
 from balancesim.sweep.cells import ENGINE_VERSION
 from balancesim.sweep.executors import EXECUTORS
 from balancesim.sweep.parts import read_facts
@@ -315,11 +315,14 @@ def test_out_is_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         sweep(tmp_path / "run", config)
 
 
-def test_a_step_without_a_modulus_stops_before_any_cell(tmp_path: Path) -> None:
-    # Uniform noise of scale 1e-9 around offsets 1 apart: no token is near a tie, so nothing can be counted.
-    text = TINY.replace(
-        'kind = "normal"', 'kind = "factor"\nnoise = "uniform"\nstrength = 0.0\nscale = 1e-9'
-    ).replace('offsets = "iqr"', "offsets = [0, 1, 2, 3, 4, 5]")
+def test_a_step_without_a_modulus_stops_before_any_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_near(*_: object) -> NoReturn:
+        raise InputError("no token is near a tie")
+
+    monkeypatch.setattr(scales, "_counted", none_near)
+    text = TINY.replace('kind = "normal"', 'kind = "factor"')
     impossible = configuration(tmp_path, text)
     with pytest.raises(ConfigurationError, match=r"multiples of 1/mu needs the modulus"):
         sweep(tmp_path / "run", impossible)
