@@ -99,7 +99,7 @@ class Run:
         Score per token of those optima: balanced loads, each the floor or the ceiling of T K / E.
     score_over_exact : (M,) ndarray of float64
         Unbiased score per token of the rule's choice minus that of the optimum, in score units. Positive only
-        where imbalance buys score, but for the optimum's own relative gap, 1e-12 at most. NaN where one of
+        where imbalance buys score, but for what the optimum's certificate leaves open. NaN where one of
         them has no assignment.
     exact_reason : str
         Why the first optimum that is missing is; empty if none is.
