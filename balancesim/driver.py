@@ -2,26 +2,21 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numba import from_dtype
 
 from balancesim.assignments import as_price, assign, chosen_scores, routed_scores, top_scores
-from balancesim.balancers import BatchRule, PriceRule, Rule
+from balancesim.balancers import BatchRule, KernelForm, PriceRule, Rule
 from balancesim.feed import Chunk, chunks, score_dtype, wide_limit
+from balancesim.groups import GroupLimit
 from balancesim.kernels import rules as rule_codes
-from balancesim.kernels.loop import (
-    NOT_ASSIGNED,
-    NOT_FINITE,
-    RUNNING,
-    Record,
-    Rules,
-    Tally,
-    Workspace,
-    run_steps,
-)
+from balancesim.kernels.calls import UPDATE, address_of, observe_arguments
+from balancesim.kernels.loop import Groups, Record, Tally, Workspace, run_steps
 from balancesim.kernels.model import LANES, n_rows
+from balancesim.kernels.rules import NOT_ASSIGNED, NOT_FINITE, RUNNING, Rules
 from balancesim.kernels.scores import draw_pointer
 from balancesim.oracle import Candidate, Comparison, compare_with_exact
 from balancesim.routing import padded
@@ -33,22 +28,41 @@ _SCORES_PER_CALL = 1 << 26
 """Scores, times rules, that one kernel call routes: tens of milliseconds, for Ctrl-C and progress to work."""
 
 
-def record_steps(horizon: int, n_records: int) -> IntArray:
+def record_steps(horizon: int, n_records: int, starts: Sequence[int] = ()) -> IntArray:
     """Log-spaced steps from 1 to the horizon, both included, without repeats.
 
     Parameters
     ----------
     horizon, n_records : int
         The last step, and how many steps to aim at.
+    starts : sequence of int, optional
+        Steps, counted from 0, at which the source changes: from each of them spacing begins anew.
 
     Returns
     -------
     (R,) ndarray of int64
-        Ascending; R <= n_records, and every step where ``n_records`` allows it.
+        Ascending; at most ``n_records`` for the start and for each change, and every step where ``n_records``
+        allows it.
     """
     if n_records >= horizon:
         return np.arange(1, horizon + 1)
-    return np.unique(np.round(np.geomspace(1.0, horizon, n_records)).astype(np.int64))
+    inside = [start for start in starts if 0 < start < horizon]
+    parts = [
+        start + np.geomspace(1.0, end - start, n_records)
+        for start, end in zip([0, *inside], [*inside, horizon], strict=True)
+    ]
+    return np.unique(np.round(np.concatenate(parts)).astype(np.int64))
+
+
+def phase_starts(source: Source) -> Sequence[int]:
+    """Steps, counted from 0, at which the source suddenly changes."""
+    model = source.kernel_model()
+    return () if model is None else model.phase_start[1:].tolist()
+
+
+def _starts(sizes: Sequence[int]) -> IntArray:
+    """Where each of several arrays begins when they are joined, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 class Driver:
@@ -58,27 +72,22 @@ class Driver:
         self,
         rules: list[Rule],
         source: Source,
-        comparator: Comparator,
+        comparators: list[Comparator],
         n_tokens: int,
         k: int,
         horizon: int,
         n_steps: int,
         n_records: int,
         n_exact: int,
+        groups: GroupLimit | None,
     ) -> None:
-        self.rules, self.source, self.comparator = rules, source, comparator
+        self.rules, self.source, self.comparators = rules, source, comparators
         self.n_tokens, self.k, self.horizon, self.n_steps = n_tokens, k, horizon, n_steps
-        self.n_exact = n_exact
+        self.n_exact, self.groups = n_exact, groups
         n_rules, n_experts = len(rules), source.n_experts
-        steps = record_steps(n_steps, n_records)
+        steps = record_steps(n_steps, n_records, phase_starts(source))
         shape = (n_rules, steps.size)
-        self.kernel_rules = Rules(
-            kind=np.zeros(n_rules, np.int64),
-            parameters=np.zeros((n_rules, rule_codes.N_PARAMETERS)),
-            price=np.zeros((n_rules, n_experts)),
-            state=np.full(n_rules, RUNNING),
-            stopped=np.full(n_rules, n_steps),
-        )
+        self.kernel_rules = self._flattened([self._form_of(rule) for rule in rules])
         self.tally = Tally(
             regret=np.zeros((n_rules, LANES)),
             lost=np.zeros((n_rules, LANES)),
@@ -104,9 +113,10 @@ class Driver:
         dtype = score_dtype(source)
         self.workspace = Workspace(
             tile=np.zeros((n_rows(n_experts), LANES), dtype),
+            limited=np.zeros((n_rows(n_experts) if groups is not None else 0, LANES), dtype),
             bias=np.zeros((n_rules, n_rows(n_experts)), dtype),
             unbiased=np.zeros(n_rows(n_experts), dtype),
-            comparator=padded(comparator.bias.astype(dtype)),
+            comparator=np.stack([padded(one.bias.astype(dtype)) for one in self._distinct]),
         )
         # A price may use a thousandth of the dtype's range, so that adding it to a score cannot overflow.
         self.largest_price = float(np.finfo(dtype).max) * 1e-3
@@ -119,25 +129,72 @@ class Driver:
         for s, rule in enumerate(rules):
             self._set_up(s, rule)
 
+    def _form_of(self, rule: Rule) -> KernelForm:
+        """The rule's own kernel form, or a still one for a rule that lives in Python."""
+        n_experts = self.source.n_experts
+        form = None
+        if isinstance(rule, PriceRule):
+            form = rule.kernel_form(n_experts, self.n_tokens, self.k)
+        if form is not None:
+            return form._replace(price=as_price(form.price, n_experts, "kernel_form must start from"))
+        return KernelForm(parameters=np.zeros(0), price=np.zeros(n_experts))
+
+    def _flattened(self, forms: list[KernelForm]) -> Rules:
+        """All rules' forms as the kernel's arrays."""
+        n_rules, n_experts = len(forms), self.source.n_experts
+        real = from_dtype(score_dtype(self.source))
+        ranks, lags = (max(getattr(form, name) for form in forms) for name in ("n_ranks", "lag"))
+        price = np.stack([form.price for form in forms])
+        memories = [np.tile(form.memory, form.n_ranks) for form in forms]
+        self._distinct = list({id(one): one for one in self.comparators}.values())
+        order = {id(one): index for index, one in enumerate(self._distinct)}
+        return Rules(
+            kind=np.full(n_rules, rule_codes.IN_KERNEL),
+            update=np.array(
+                [0 if form.update is None else address_of(form.update, UPDATE) for form in forms]
+            ),
+            observe=np.array(
+                [
+                    0 if form.observe is None else address_of(form.observe, observe_arguments(real))
+                    for form in forms
+                ]
+            ),
+            threshold=np.array([form.threshold for form in forms], np.bool_),
+            every=np.array([form.every for form in forms]),
+            lag=np.array([form.lag for form in forms]),
+            n_ranks=np.array([form.n_ranks for form in forms]),
+            parameters=np.concatenate([form.parameters for form in forms]),
+            parameters_at=_starts([form.parameters.size for form in forms]),
+            against=np.array([order[id(one)] for one in self.comparators]),
+            is_own=np.array([one.kind == "rule" for one in self.comparators], np.bool_),
+            own_term=np.array([one.own_term for one in self.comparators]),
+            price=price,
+            latest=price.copy(),
+            queue=np.repeat(price[:, None], lags, axis=1),
+            pending=np.zeros((n_rules, ranks, n_experts), np.int64),
+            memory=np.concatenate(memories),
+            memory_at=_starts([memory.size for memory in memories]),
+            state=np.full(n_rules, RUNNING),
+            stopped=np.full(n_rules, self.n_steps),
+        )
+
     def _set_up(self, s: int, rule: Rule) -> None:
-        """Give a rule its kind, and its state where that lives in Python."""
+        """Set up what lives in Python of a rule."""
         kernel_rules, n_experts = self.kernel_rules, self.source.n_experts
         if isinstance(rule, BatchRule):
             kernel_rules.kind[s] = rule_codes.ASSIGNED
             self.batch_rules[s], self.states[s] = rule, rule.init(n_experts, self.k)
             self.recorded_states[s] = deque(maxlen=self.n_exact)
-        elif isinstance(rule, PriceRule):
-            form = rule.kernel_form()
-            if form is not None:
-                kernel_rules.kind[s], kernel_rules.parameters[s] = form
-                return
+        elif isinstance(rule, PriceRule) and rule.kernel_form(n_experts, self.n_tokens, self.k) is None:
             kernel_rules.kind[s] = rule_codes.IN_PYTHON
+            kernel_rules.threshold[s] = rule.threshold
             self.price_rules[s], self.states[s] = rule, rule.init(n_experts, self.k)
             kernel_rules.price[s] = as_price(rule.bias(self.states[s]), n_experts, "bias must return")
 
     def run(self, progress: Callable[[int], None] | None) -> list[Run]:
         """Run all steps, chunk by chunk, and read off the runs."""
         limit = wide_limit(self.source)
+        kernel_groups = Groups(0, 0, 0) if self.groups is None else self.groups.in_kernel()
         per_step = self.n_tokens * self.source.n_experts * (len(self.rules) + 4)
         per_chunk = 1 if self.states else max(1, _SCORES_PER_CALL // per_step)
         reported = time.monotonic()
@@ -146,11 +203,11 @@ class Driver:
                 self._assign(chunk)
             draw = draw_pointer(chunk.model, self.workspace.tile.dtype)
             run_steps(
-                draw, chunk.model, self.kernel_rules, self.tally, self.record, self.workspace,
+                draw, chunk.model, self.kernel_rules, self.tally, self.record, self.workspace, kernel_groups,
                 chunk.first + 1, chunk.last + 1, self.n_tokens, self.k, limit, self.largest_price,
             )  # fmt: skip
             if self.states:
-                self._update(chunk.last + 1)
+                self._update(chunk)
             if progress is not None and (time.monotonic() - reported > 0.1 or chunk.last + 1 == self.n_steps):
                 progress(chunk.last + 1)
                 reported = time.monotonic()
@@ -179,14 +236,20 @@ class Driver:
             tally.loads[s] = np.bincount(experts.ravel(), minlength=scores.shape[1])
             tally.lost[s, 0] += (top - chosen_scores(scores, experts)).sum()
 
-    def _update(self, step: int) -> None:
+    def _update(self, chunk: Chunk) -> None:
         """Update the prices made in Python, and keep what a record needs of Python's states."""
-        rules, record = self.kernel_rules, self.record
+        rules, record, step = self.kernel_rules, self.record, chunk.last + 1
         place = int(np.searchsorted(record.steps, step))
         is_record = place < record.steps.size and record.steps[place] == step
+        scores: FloatArray | None = None
         for s, rule in self.price_rules.items():
             if rules.state[s] != RUNNING:
                 continue
+            if rule.needs_scores:
+                if scores is None:
+                    scores = draw_from(chunk.model, chunk.first, self.n_tokens)
+                    scores.flags.writeable = False
+                self.states[s] = rule.observe(self.states[s], scores)
             self.states[s] = rule.update(self.states[s], self.tally.loads[s].copy(), None)
             rules.price[s] = as_price(rule.bias(self.states[s]), self.source.n_experts, "bias must return")
             if not self._is_usable(rules.price[s]):
@@ -207,7 +270,7 @@ class Driver:
             self.source,
             n_tokens=self.n_tokens,
             k=self.k,
-            bias=self.comparator.bias,
+            bias=self.comparators[0].bias,
         )
 
     def _candidate(self, s: int, rule: Rule) -> Candidate:
@@ -222,16 +285,25 @@ class Driver:
                 return None if experts is None else chosen_scores(scores, experts)
 
             return Candidate(steps, assigned)
+        if isinstance(rule, PriceRule) and rule.threshold:  # its choices have no K to compare at
+            return Candidate(steps[:0], lambda *_: None)
         usable = np.array([self._is_usable(price) for price in prices], np.bool_)
         steps, prices = steps[usable], prices[usable].astype(self.workspace.tile.dtype)
-        return Candidate(steps, lambda i, scores: routed_scores(scores, prices[i], self.k))
+
+        def routed(i: int, scores: FloatArray) -> Float64Array:
+            limited = scores if self.groups is None else self.groups.apply(scores, prices[i])
+            return routed_scores(limited, prices[i], self.k)
+
+        return Candidate(steps, routed)
 
     def _read_off(self, s: int, found: Comparison) -> Run:
         n = int(self.record.n_filled[s])
         record = self.record
         bias, regret = record.bias[s, :n].copy(), record.regret[s, :n].copy()
         if s in self.without_price:
-            bias[:], regret[:] = np.nan, np.nan
+            bias[:] = np.nan
+        if s in self.without_price or self.kernel_rules.threshold[s] or self.groups is not None:
+            regret[:] = np.nan
         return Run(
             rule=self.rules[s],
             source=self.source,
@@ -251,7 +323,7 @@ class Driver:
             exact_score=found.score,
             score_over_exact=found.over,
             exact_reason=found.reason,
-            comparator=self.comparator,
+            comparator=self.comparators[s],
             status=self._status(s),
         )
 

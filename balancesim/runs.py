@@ -44,19 +44,23 @@ class Comparator(NamedTuple):
 
     Attributes
     ----------
-    kind : {"population", "hindsight", "given"}
-        The population minimiser p*, the best fixed bias in hindsight, or a bias that was passed in.
+    kind : {"population", "hindsight", "given", "rule"}
+        The population minimiser p*, the best fixed bias in hindsight, a bias that was passed in, or the
+        minimiser of the rule's own objective, on which regret is then measured.
     bias : (E,) ndarray of float64
         One vector for the whole run.
     gain : float
         What the best fixed bias in hindsight is expected to gain on the population minimiser by fitting the
         run's noise; it grows linearly along the run. Zero for the other kinds and for scores that are not
         known to be stationary.
+    own_term : float
+        The dual term of the rule's own objective at the bias, per token and step; zero for the other kinds.
     """
 
-    kind: Literal["population", "hindsight", "given"]
+    kind: Literal["population", "hindsight", "given", "rule"]
     bias: Float64Array
     gain: float
+    own_term: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

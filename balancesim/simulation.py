@@ -10,6 +10,7 @@ from balancesim.balancers import AlfLB, BatchRule, PriceRule, Rule
 from balancesim.driver import Driver
 from balancesim.errors import InputError
 from balancesim.feed import available_steps
+from balancesim.groups import GroupLimit
 from balancesim.hindsight import best_fixed_bias
 from balancesim.numbers import check_int
 from balancesim.problem import check_sizes
@@ -27,7 +28,8 @@ def simulate(
     k: int = ...,
     horizon: int = ...,
     seed: int | None = ...,
-    comparator: Literal["auto", "population", "hindsight"] | ArrayLike = ...,
+    comparator: Literal["auto", "population", "hindsight", "rule"] | ArrayLike = ...,
+    groups: GroupLimit | None = ...,
     n_records: int = ...,
     n_exact: int = ...,
     progress: Callable[[int], None] | None = ...,
@@ -43,7 +45,8 @@ def simulate(
     k: int = ...,
     horizon: int = ...,
     seed: int | None = ...,
-    comparator: Literal["auto", "population", "hindsight"] | ArrayLike = ...,
+    comparator: Literal["auto", "population", "hindsight", "rule"] | ArrayLike = ...,
+    groups: GroupLimit | None = ...,
     n_records: int = ...,
     n_exact: int = ...,
     progress: Callable[[int], None] | None = ...,
@@ -58,7 +61,8 @@ def simulate(
     k: int = 2,
     horizon: int = 10_000,
     seed: int | None = None,
-    comparator: Literal["auto", "population", "hindsight"] | ArrayLike = "auto",
+    comparator: Literal["auto", "population", "hindsight", "rule"] | ArrayLike = "auto",
+    groups: GroupLimit | None = None,
     n_records: int = 64,
     n_exact: int = 8,
     progress: Callable[[int], None] | None = None,
@@ -82,9 +86,13 @@ def simulate(
         Batches, N.
     seed : int, optional
         Replaces the source's own seed.
-    comparator : {"auto", "population", "hindsight"} or (E,) array_like, optional
+    comparator : {"auto", "population", "hindsight", "rule"} or (E,) array_like, optional
         What regret is measured against: the population minimiser, the best fixed bias in hindsight, or a
-        given bias; "auto" is the population minimiser where it is known, else hindsight.
+        given bias; "auto" is the population minimiser where it is known, else hindsight. "rule": each rule
+        that has an objective of its own (P6) is measured on that, against its minimiser; others as "auto".
+    groups : GroupLimit, optional
+        Tokens choose among their best groups of experts only. Regret is then NaN, as the choice maximises no
+        sum that the dual is of; score is lost against the K best without bias and without groups.
     n_records : int, optional
         Recorded steps, log-spaced, the first and the last included; fewer where they coincide.
     n_exact : int, optional
@@ -112,15 +120,15 @@ def simulate(
     regret are kept in float64. Eight exact optima cost about as much as a few hundred steps.
     """
     rules = [rule] if isinstance(rule, Rule) else _listed(rule)
-    _check_arguments(rules, source, n_tokens, k, horizon, n_records, n_exact)
+    _check_arguments(rules, source, n_tokens, k, horizon, n_records, n_exact, groups)
     if seed is not None:
         source = source.with_seed(seed)
     rules = [_with_step_size(one, source, k) for one in rules]
     n_steps = available_steps(source, n_tokens, horizon)
     if n_steps == 0:
         raise InputError(f"`n_tokens` = {n_tokens} is more than the recording holds; use smaller batches")
-    reference = _find_comparator(comparator, source, n_tokens, k, n_steps)
-    driver = Driver(rules, source, reference, n_tokens, k, horizon, n_steps, n_records, n_exact)
+    comparators = _find_comparators(comparator, rules, source, n_tokens, k, n_steps)
+    driver = Driver(rules, source, comparators, n_tokens, k, horizon, n_steps, n_records, n_exact, groups)
     runs = driver.run(progress)
     return runs[0] if isinstance(rule, Rule) else runs
 
@@ -134,7 +142,14 @@ def _listed(rules: Any) -> list[Rule]:
 
 
 def _check_arguments(
-    rules: list[Rule], source: Source, n_tokens: int, k: int, horizon: int, n_records: int, n_exact: int
+    rules: list[Rule],
+    source: Source,
+    n_tokens: int,
+    k: int,
+    horizon: int,
+    n_records: int,
+    n_exact: int,
+    groups: GroupLimit | None,
 ) -> None:
     if not rules:
         raise InputError("`rule` must be a rule or a non-empty sequence of rules, got an empty sequence")
@@ -154,6 +169,23 @@ def _check_arguments(
     check_int("horizon", horizon, 1)
     check_int("n_records", n_records, 2)
     check_int("n_exact", n_exact, 0)
+    if groups is None:
+        return
+    groups.check(source.n_experts, k)
+    for one in rules:
+        if isinstance(one, BatchRule):
+            raise InputError(f"`groups` limits what a price chooses; {one.describe()} assigns without one")
+
+
+def _find_comparators(
+    comparator: Any, rules: list[Rule], source: Source, n_tokens: int, k: int, n_steps: int
+) -> list[Comparator]:
+    """One comparator per rule; the same object wherever it is the same."""
+    if not (isinstance(comparator, str) and comparator == "rule"):
+        return [_find_comparator(comparator, source, n_tokens, k, n_steps)] * len(rules)
+    own = [one.own_objective(source, n_tokens, k) if isinstance(one, PriceRule) else None for one in rules]
+    shared = _find_comparator("auto", source, n_tokens, k, n_steps)
+    return [shared if one is None else Comparator("rule", one.bias, 0.0, one.term) for one in own]
 
 
 def _with_step_size(rule: Rule, source: Source, k: int) -> Rule:
@@ -177,7 +209,8 @@ def _find_comparator(comparator: Any, source: Source, n_tokens: int, k: int, n_s
         return Comparator("given", as_bias(comparator, source.n_experts, "comparator"), 0.0)
     if comparator not in ("auto", "population", "hindsight"):
         raise InputError(
-            f'`comparator` must be "auto", "population", "hindsight" or an (E,) bias, got {comparator!r}'
+            '`comparator` must be "auto", "population", "hindsight", "rule" or an (E,) bias, '
+            f"got {comparator!r}"
         )
     population = source.population_bias() if comparator != "hindsight" else None
     if population is not None:

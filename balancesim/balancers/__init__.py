@@ -3,11 +3,26 @@
 from collections.abc import Mapping
 
 from balancesim.balancers.alf_lb import AlfLB
+from balancesim.balancers.compiled import CompiledRule, Delayed
 from balancesim.balancers.exact import Exact
 from balancesim.balancers.none import NoBalance
-from balancesim.balancers.protocol import Assignment, BatchRule, PriceRule, Rule
+from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
+from balancesim.kernels.jit import rule_kernel
 
-__all__ = ["AlfLB", "Assignment", "BatchRule", "Exact", "NoBalance", "PriceRule", "Rule", "registry"]
+__all__ = [
+    "AlfLB",
+    "Assignment",
+    "BatchRule",
+    "CompiledRule",
+    "Delayed",
+    "Exact",
+    "KernelForm",
+    "NoBalance",
+    "PriceRule",
+    "Rule",
+    "registry",
+    "rule_kernel",
+]
 
 
 def registry() -> Mapping[str, type[Rule]]:

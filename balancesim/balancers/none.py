@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balancesim.balancers.protocol import PriceRule
-from balancesim.kernels import rules as codes
+from balancesim.balancers.protocol import KernelForm, PriceRule
 from balancesim.types import Float64Array, IntArray
 
 
@@ -31,8 +30,10 @@ class NoBalance(PriceRule):
         del loads, probabilities
         return state
 
-    def kernel_form(self) -> tuple[int, Float64Array]:
-        return codes.FIXED, np.zeros(codes.N_PARAMETERS)
+    def kernel_form(self, n_experts: int, n_tokens: int, k: int) -> KernelForm:
+        """Return a form without an update."""
+        del n_tokens, k
+        return KernelForm(parameters=np.zeros(0), price=np.zeros(n_experts))
 
     def describe(self) -> str:
         return "no balancing"

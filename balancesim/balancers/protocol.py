@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from balancesim.types import Float64Array, FloatArray, IntArray
 
 
@@ -22,6 +24,9 @@ class Rule(ABC):
 
     needs_probabilities: ClassVar[bool] = False
     """Whether the rule needs the router's probabilities beside the loads."""
+
+    needs_scores: ClassVar[bool] = False
+    """Whether the rule, after a batch was routed, learns from that batch's scores (`PriceRule.observe`)."""
 
     @abstractmethod
     def init(self, n_experts: int, k: int) -> Any:
@@ -45,16 +50,85 @@ class Rule(ABC):
         return self.name
 
 
+class OwnObjective(NamedTuple):
+    """The minimiser of an objective that a rule minimises in place of the balanced assignment's dual.
+
+    Attributes
+    ----------
+    bias : (E,) ndarray of float64
+        The minimiser, as a price in score units.
+    term : float
+        What the objective adds there to the mean top-K sum, per token and step, in score units.
+    """
+
+    bias: Float64Array
+    term: float
+
+
+class KernelForm(NamedTuple):
+    """A rule as the compiled loop runs it.
+
+    Attributes
+    ----------
+    parameters : (P,) ndarray of float64
+        Handed to the compiled functions.
+    price : (E,) ndarray of float64
+        The price before the first batch, in score units.
+    update : compiled function, optional
+        See `CompiledRule`; None where the price never changes.
+    observe : compiled function, optional
+        Sees the batch's scores before the update.
+    memory : (M,) ndarray of float64
+        What the functions remember between batches.
+    threshold : bool
+        See `PriceRule.threshold`.
+    every, lag, n_ranks : int
+        See `Delayed`.
+    """
+
+    parameters: Float64Array
+    price: Float64Array
+    update: Any = None
+    observe: Any = None
+    memory: Float64Array = np.zeros(0)
+    threshold: bool = False
+    every: int = 1
+    lag: int = 0
+    n_ranks: int = 1
+
+
 class PriceRule(Rule):
     """A balancing rule whose price is added to the scores for the choice of experts.
 
     A rule that defines `init`, `bias` and `update` can be simulated; one that also has a kernel form runs
-    inside the compiled loop.
+    inside the compiled loop (`CompiledRule` is the short way to that).
     """
+
+    threshold: ClassVar[bool] = False
+    """Whether a token goes to every expert whose biased score is positive, however many these are, instead of
+    to its K best."""
 
     @abstractmethod
     def bias(self, state: Any) -> Float64Array:
         """Return what is added to the scores, (E,) float64, in score units."""
+
+    def observe(self, state: Any, scores: FloatArray) -> Any:
+        """Return the state after seeing a batch's scores; called before `update` where ``needs_scores``.
+
+        Parameters
+        ----------
+        state
+            The state before; it is not changed.
+        scores : (T, E) ndarray of float32 or float64
+            The batch that was routed with `bias`, not to be written to.
+
+        Returns
+        -------
+        state
+            The state that `update` is given.
+        """
+        del scores
+        return state
 
     @abstractmethod
     def update(self, state: Any, loads: IntArray, probabilities: Float64Array | None) -> Any:
@@ -75,8 +149,24 @@ class PriceRule(Rule):
             The state after the batch.
         """
 
-    def kernel_form(self) -> tuple[int, Float64Array] | None:
-        """Return the kind and parameters that the compiled loop knows the rule by, or None."""
+    def kernel_form(self, n_experts: int, n_tokens: int, k: int) -> KernelForm | None:
+        """Return the rule as the compiled loop runs it, or None if it runs in Python alone.
+
+        Parameters
+        ----------
+        n_experts, n_tokens, k : int
+            E, tokens per update, and experts per token.
+        """
+        del n_experts, n_tokens, k
+        return None
+
+    def own_objective(self, source: Any, n_tokens: int, k: int) -> OwnObjective | None:
+        """Return the minimiser of the rule's own objective on a source, or None where it has none.
+
+        A compiled rule that returns one sums the objective's term at the price in force, before each update,
+        in the first cell of its memory; regret is then measured on that objective.
+        """
+        del source, n_tokens, k
         return None
 
 
@@ -86,8 +176,8 @@ class Assignment(NamedTuple):
     Attributes
     ----------
     experts : (T, K) ndarray of int, or None
-        K different, unmasked experts for each token, in any order; None where the rule finds none, which
-        ends its run.
+        K different, unmasked experts for each token, in any order, -1 for a place that stays empty (a dropped
+        token); None where the rule finds no assignment, which ends its run.
     bias : (E,) ndarray of float64, or None
         The price that goes with the choice, in score units: it is recorded, and regret is the dual's at it.
         None where the rule has no price; its bias and regret are then NaN.

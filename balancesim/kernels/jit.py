@@ -92,3 +92,9 @@ def pasted(function: Callable[..., Any]) -> Any:
 def strict(function: Callable[..., Any]) -> Any:
     """Compile a function that may meet infinities and NaN, such as a rule whose steps are far too large."""
     return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+def rule_kernel(function: Callable[..., Any]) -> Any:
+    """Compile what a balancing rule does in the loop: cached on disk, safe with infinities and NaN."""
+    function.__qualname__ += f"-{_DIGEST}"
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)

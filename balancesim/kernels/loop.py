@@ -5,31 +5,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from balancesim.kernels.calls import as_observe
+from balancesim.kernels.choices import add_chosen_above, add_lost, count_above, count_lanes, limit_groups
 from balancesim.kernels.difference import add_differences, find_wide
 from balancesim.kernels.jit import inner, kernel
 from balancesim.kernels.model import LANES
-from balancesim.kernels.rules import ASSIGNED, update_price, within
+from balancesim.kernels.rules import (
+    ASSIGNED,
+    IN_KERNEL,
+    NOT_FINITE,
+    RUNNING,
+    first_token,
+    parameters_of,
+    update_rule,
+    within,
+)
 from balancesim.kernels.scores import offsets_at
 from balancesim.kernels.topk import add_sums, count_loads, find_top, n_ranks
-
-# States of a rule within a run.
-RUNNING = 0
-NOT_FINITE = 1
-NOT_ASSIGNED = 2
-
-
-class Rules(NamedTuple):
-    """S rules side by side: what they are, and where they stand.
-
-    ``kind`` (S,), ``parameters`` (S, P), ``price`` (S, E) float64, ``state`` (S,), ``stopped`` (S,) int64
-    (the step after which the rule stopped).
-    """
-
-    kind: NDArray[np.int64]
-    parameters: NDArray[np.float64]
-    price: NDArray[np.float64]
-    state: NDArray[np.int64]
-    stopped: NDArray[np.int64]
 
 
 class Tally(NamedTuple):
@@ -65,19 +57,36 @@ class Record(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Scratch space; ``tile``'s dtype is the one that scores are drawn and routed in."""
+    """Scratch space; ``tile``'s dtype is the one that scores are drawn and routed in.
+
+    ``comparator`` (C, rows) holds what regret is measured against.
+    """
 
     tile: NDArray[Any]
+    limited: NDArray[Any]
     bias: NDArray[Any]
     unbiased: NDArray[Any]
     comparator: NDArray[Any]
+
+
+class Groups(NamedTuple):
+    """Group-limited choice (`balancesim.GroupLimit`).
+
+    How many groups there are (0: no limit), how many a token may use, and how many of a group's best scores
+    are summed for the group's own.
+    """
+
+    n_groups: int
+    n_chosen: int
+    n_summed: int
 
 
 @inner
 def write_row(rules, tally, record, s, place, n_tokens, k, violation):
     """Write row ``place`` of rule s and begin a new window."""
     n_experts = rules.price.shape[1]
-    since = record.steps[place] - (record.steps[place - 1] if place > 0 else 0)
+    step = record.steps[place]
+    since = step - (record.steps[place - 1] if place > 0 else 0)
     for e in range(n_experts):
         record.loads[s, place, e] = tally.loads[s, e]
         record.window_loads[s, place, e] = tally.window_loads[s, e]
@@ -85,69 +94,116 @@ def write_row(rules, tally, record, s, place, n_tokens, k, violation):
         tally.window_loads[s, e] = 0
     record.max_violation[s, place] = violation
     record.mean_max_violation[s, place] = tally.window_violation[s] / since
-    record.regret[s, place] = tally.regret[s].sum() / n_tokens - k / n_experts * tally.price_sum[s]
+    linear = -k / n_experts * tally.price_sum[s]
+    if rules.is_own[s]:
+        linear = rules.memory[rules.memory_at[s]] - step * rules.own_term[s]
+    record.regret[s, place] = tally.regret[s].sum() / n_tokens + linear
     record.score_lost[s, place] = (tally.lost[s].sum() + tally.moved[s]) / n_tokens
     record.top_score[s, place] = tally.top.sum() / n_tokens
     record.n_filled[s] = place + 1
     tally.window_violation[s] = 0.0
 
 
+@inner
+def show_tile(rules, s, tile, bias, top, token, n_lanes, step, n_tokens, k):
+    """Let rule s see a tile of the batch, as a part of all batches that its next update is about."""
+    n_experts, every = rules.price.shape[1], rules.every[s]
+    observe = as_observe(rules.observe[s], tile)
+    observe(
+        parameters_of(rules, s), n_tokens * every, k, n_experts, tile, bias, top,
+        token + (step - 1) % every * n_tokens, n_lanes,
+        rules.memory[rules.memory_at[s] : rules.memory_at[s + 1]],
+    )  # fmt: skip
+
+
+@inner
+def count_ranks(rules, s, tile, bias, k, top, token, n_lanes, n_tokens):
+    """Add the tile's loads to those that each simulated rank of rule s has seen."""
+    n_experts, n_ranks = rules.price.shape[1], rules.n_ranks[s]
+    for rank in range(n_ranks):
+        first = max(first_token(rank, n_tokens, n_ranks) - token, 0)
+        last = min(first_token(rank + 1, n_tokens, n_ranks) - token, n_lanes)
+        if first < last:
+            count_lanes(
+                tile, bias, k, n_experts, top, first, last, rules.threshold[s], rules.pending[s, rank]
+            )
+
+
 @kernel
-def run_steps(draw, model, rules, tally, record, workspace, first, last, n_tokens, k, limit, largest_price):
+def run_steps(
+    draw, model, rules, tally, record, workspace, groups, first, last, n_tokens, k, limit, largest_price
+):
     """Run steps ``first .. last`` (counted from 1) of every rule that is still running.
 
     All state lives in the arguments, so that a run may be cut into calls anywhere without changing a bit.
     ``draw`` comes from `draw_pointer`; ``limit`` is the score magnitude above which differences are summed by
     membership; ``largest_price`` ends a rule that diverges. A rule of kind ASSIGNED takes one step a call:
     ``tally.loads`` and ``tally.lost`` hold its step already, its price is the one that goes with the choice.
+    Under a limit on groups, and for rules that choose by threshold, regret means nothing.
     """
     n_rules, n_experts = rules.price.shape
-    tile, bias, unbiased, comparator = workspace
+    n_comparators = workspace.comparator.shape[0]
+    tile, limited, bias, unbiased, comparator = workspace
     real = tile.dtype.type
     top = np.empty((n_ranks(k), LANES), tile.dtype)
     base_top = np.empty_like(top)
-    best_top = np.empty_like(top)
+    best_top = np.empty((n_comparators, n_ranks(k), LANES), tile.dtype)
     group = np.empty((8, LANES), tile.dtype)
+    group_score = np.empty((groups.n_groups, LANES), tile.dtype)
     scratch = np.empty(LANES, tile.dtype)
+    prices = np.empty((2, n_experts))
     wide = np.empty(LANES, np.int64)
     words = np.empty((4, LANES), np.uint32)
     offsets = np.empty(n_experts)
     unmoved = np.empty(n_rules, np.bool_)
     balanced = n_tokens * k / n_experts
-    comparator_sum = 0.0
-    for e in range(n_experts):
-        comparator_sum += np.float64(comparator[e])
+    comparator_sum = np.zeros(n_comparators)
+    for c in range(n_comparators):
+        for e in range(n_experts):
+            comparator_sum[c] += np.float64(comparator[c, e])
     place = np.searchsorted(record.steps, first)
     for step in range(first, last + 1):
         offsets_at(model, step - 1, offsets)
         for s in range(n_rules):
             if rules.state[s] == RUNNING:
                 price_sum = 0.0
-                unmoved[s] = True
+                unmoved[s] = not rules.threshold[s] and groups.n_groups == 0
                 for e in range(n_experts):
                     if rules.kind[s] != ASSIGNED:
                         tally.loads[s, e] = 0
                     bias[s, e] = real(rules.price[s, e])
                     price_sum += np.float64(bias[s, e])
                     unmoved[s] = unmoved[s] and bias[s, e] == real(0.0)
-                tally.price_sum[s] += price_sum - comparator_sum
+                tally.price_sum[s] += price_sum - comparator_sum[rules.against[s]]
         for token in range(0, n_tokens, LANES):
             n_lanes = min(LANES, n_tokens - token)
             draw(model, offsets, tile, step - 1, token, n_lanes, n_tokens, words)
             find_top(tile, unbiased, k, base_top, group, n_lanes)
-            find_top(tile, comparator, k, best_top, group, n_lanes)
+            for c in range(n_comparators):
+                find_top(tile, comparator[c], k, best_top[c], group, n_lanes)
             n_wide = find_wide(base_top, k, n_lanes, limit, wide)
             add_sums(base_top, k, n_lanes, tally.top)
             for s in range(n_rules):
-                if rules.state[s] == RUNNING:
-                    p = bias[s]
+                if rules.state[s] != RUNNING:
+                    continue
+                p = bias[s]
+                if rules.threshold[s]:
+                    count_above(tile, p, n_experts, n_lanes, tally.loads[s])
+                    add_chosen_above(tile, unbiased, k, n_experts, base_top, p, n_lanes, tally.lost[s])
+                elif groups.n_groups > 0:
+                    limit_groups(tile, p, n_experts, groups, n_lanes, group_score, limited)
+                    find_top(limited, p, k, top, group, n_lanes)
+                    count_loads(limited, p, k, n_experts, top, n_lanes, tally.loads[s])
+                    add_lost(tile, unbiased, k, n_experts, base_top, limited, p, top, n_lanes, tally.lost[s])
+                else:
                     # A price of zero chooses as no price does.
                     chosen = base_top if unmoved[s] else top
                     if not unmoved[s]:
                         find_top(tile, p, k, top, group, n_lanes)
+                    against = rules.against[s]
                     add_differences(
-                        tile, k, n_experts, p, chosen, comparator, best_top, n_lanes, wide, n_wide, scratch,
-                        tally.regret[s],
+                        tile, k, n_experts, p, chosen, comparator[against], best_top[against], n_lanes, wide,
+                        n_wide, scratch, tally.regret[s],
                     )  # fmt: skip
                     if rules.kind[s] != ASSIGNED:
                         count_loads(tile, p, k, n_experts, chosen, n_lanes, tally.loads[s])
@@ -155,6 +211,15 @@ def run_steps(draw, model, rules, tally, record, workspace, first, last, n_token
                             tile, k, n_experts, unbiased, base_top, p, chosen, n_lanes, wide, n_wide, scratch,
                             tally.lost[s],
                         )  # fmt: skip
+                if rules.observe[s] != 0:
+                    show_tile(
+                        rules, s, tile, p, base_top if unmoved[s] else top, token, n_lanes, step, n_tokens, k
+                    )
+                if rules.n_ranks[s] > 1:
+                    count_ranks(
+                        rules, s, limited if groups.n_groups > 0 else tile, p, k,
+                        base_top if unmoved[s] else top, token, n_lanes, n_tokens,
+                    )  # fmt: skip
         for s in range(n_rules):
             if rules.state[s] == RUNNING:
                 loads = tally.loads[s]
@@ -162,14 +227,18 @@ def run_steps(draw, model, rules, tally, record, workspace, first, last, n_token
                 for e in range(n_experts):
                     tally.window_loads[s, e] += loads[e]
                     moved += loads[e] * np.float64(bias[s, e])
-                if rules.kind[s] != ASSIGNED:
+                if rules.n_ranks[s] == 1:
+                    for e in range(n_experts):
+                        rules.pending[s, 0, e] += loads[e]
+                if rules.kind[s] != ASSIGNED and not rules.threshold[s] and groups.n_groups == 0:
                     tally.moved[s] += moved
                 violation = loads.max() / balanced - 1.0
                 tally.window_violation[s] += violation
-                update_price(rules.kind[s], rules.parameters[s], step, n_tokens, k, loads, rules.price[s])
-                if not within(rules.price[s], largest_price):
-                    rules.state[s] = NOT_FINITE
-                    rules.stopped[s] = step
+                if rules.kind[s] == IN_KERNEL:
+                    update_rule(rules, s, step, n_tokens, k, prices)
+                    if not within(rules.latest[s], largest_price):
+                        rules.state[s] = NOT_FINITE
+                        rules.stopped[s] = step
                 if place < record.steps.size and record.steps[place] == step:
                     write_row(rules, tally, record, s, place, n_tokens, k, violation)
         if place < record.steps.size and record.steps[place] == step:

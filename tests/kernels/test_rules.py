@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancesim.kernels.rules import project
+from balancesim.balancers.alf_lb import project
 from tests import naive
 
 
