@@ -16,7 +16,6 @@ from balancesim.kernels.rules import (
     NOT_FINITE,
     RUNNING,
     first_token,
-    parameters_of,
     update_rule,
     within,
 )
@@ -110,7 +109,7 @@ def show_tile(rules, s, tile, bias, top, token, n_lanes, step, n_tokens, k):
     n_experts, every = rules.price.shape[1], rules.every[s]
     observe = as_observe(rules.observe[s], tile)
     observe(
-        parameters_of(rules, s), n_tokens * every, k, n_experts, tile, bias, top,
+        rules.parameters[rules.parameters_at[s] : rules.parameters_at[s + 1]], n_tokens * every, k, n_experts, tile, bias, top,
         token + (step - 1) % every * n_tokens, n_lanes,
         rules.memory[rules.memory_at[s] : rules.memory_at[s + 1]],
     )  # fmt: skip
@@ -144,6 +143,11 @@ def run_steps(
     n_rules, n_experts = rules.price.shape
     n_comparators = workspace.comparator.shape[0]
     tile, limited, bias, unbiased, comparator = workspace
+    # Fields taken out here once: each use of a tuple's field counts references.
+    update, every, lag, n_rule_ranks = rules.update, rules.every, rules.lag, rules.n_ranks
+    parameters, parameters_at = rules.parameters, rules.parameters_at
+    price, latest, queue, pending = rules.price, rules.latest, rules.queue, rules.pending
+    memory, memory_at = rules.memory, rules.memory_at
     real = tile.dtype.type
     top = np.empty((n_ranks(k), LANES), tile.dtype)
     base_top = np.empty_like(top)
@@ -171,7 +175,7 @@ def run_steps(
                 for e in range(n_experts):
                     if rules.kind[s] != ASSIGNED:
                         tally.loads[s, e] = 0
-                    bias[s, e] = real(rules.price[s, e])
+                    bias[s, e] = real(price[s, e])
                     price_sum += np.float64(bias[s, e])
                     unmoved[s] = unmoved[s] and bias[s, e] == real(0.0)
                 tally.price_sum[s] += price_sum - comparator_sum[rules.against[s]]
@@ -227,16 +231,20 @@ def run_steps(
                 for e in range(n_experts):
                     tally.window_loads[s, e] += loads[e]
                     moved += loads[e] * np.float64(bias[s, e])
-                if rules.n_ranks[s] == 1:
+                if n_rule_ranks[s] == 1:
                     for e in range(n_experts):
-                        rules.pending[s, 0, e] += loads[e]
+                        pending[s, 0, e] += loads[e]
                 if rules.kind[s] != ASSIGNED and not rules.threshold[s] and groups.n_groups == 0:
                     tally.moved[s] += moved
                 violation = loads.max() / balanced - 1.0
                 tally.window_violation[s] += violation
                 if rules.kind[s] == IN_KERNEL:
-                    update_rule(rules, s, step, n_tokens, k, prices)
-                    if not within(rules.latest[s], largest_price):
+                    update_rule(
+                        update[s], parameters[parameters_at[s] : parameters_at[s + 1]], every[s], step,
+                        n_tokens, k, pending[s, : n_rule_ranks[s]], latest[s], queue[s], lag[s], price[s],
+                        memory[memory_at[s] : memory_at[s + 1]], prices,
+                    )  # fmt: skip
+                    if not within(latest[s], largest_price):
                         rules.state[s] = NOT_FINITE
                         rules.stopped[s] = step
                 if place < record.steps.size and record.steps[place] == step:

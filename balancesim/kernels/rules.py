@@ -73,48 +73,54 @@ def first_token(rank, n_tokens, n_ranks):
 
 
 @inner
-def parameters_of(rules, s):
-    """The parameters of rule s."""
-    return rules.parameters[rules.parameters_at[s] : rules.parameters_at[s + 1]]
+def forget(pending):
+    for e in range(pending.size):
+        pending[e] = 0
 
 
 @inner
-def update_rank(rules, s, rank, step, n_tokens, k, price):
-    """Update one rank's copy of the newest price by that rank's loads, and forget these."""
-    first, end = rules.memory_at[s], rules.memory_at[s + 1]
-    size = (end - first) // rules.n_ranks[s]
-    update = as_update(rules.update[s])
-    update(
-        parameters_of(rules, s), step, n_tokens, k, rules.pending[s, rank], price,
-        rules.memory[first + rank * size : first + (rank + 1) * size],
-    )  # fmt: skip
-    for e in range(price.size):
-        rules.pending[s, rank, e] = 0
+def update_ranks(address, parameters, every, step, n_tokens, k, pending, latest, memory, scratch):
+    """Average the prices that ranks arrive at from the newest one, each by its row of ``pending``."""
+    n_experts, n_ranks = latest.size, pending.shape[0]
+    update = as_update(address)
+    total, local = scratch[0], scratch[1]
+    size = memory.size // n_ranks
+    for e in range(n_experts):
+        total[e] = 0.0
+    for rank in range(n_ranks):
+        for e in range(n_experts):
+            local[e] = latest[e]
+        mine = first_token(rank + 1, n_tokens, n_ranks) - first_token(rank, n_tokens, n_ranks)
+        own = memory[rank * size : (rank + 1) * size]
+        update(parameters, step, mine * every, k, pending[rank], local, own)
+        forget(pending[rank])
+        for e in range(n_experts):
+            total[e] += local[e]
+    for e in range(n_experts):
+        latest[e] = total[e] / n_ranks
 
 
 @inner
-def update_rule(rules, s, step, n_tokens, k, scratch):
-    """End step ``step`` (from 1) of rule s, whose loads are in ``pending``; ``scratch`` (2, E) float64."""
-    latest = rules.latest[s]
-    if rules.update[s] != 0 and step % rules.every[s] == 0:
-        n_ranks, n_updates = rules.n_ranks[s], step // rules.every[s]
-        if n_ranks == 1:
-            update_rank(rules, s, 0, n_updates, n_tokens * rules.every[s], k, latest)
+def update_rule(
+    address, parameters, every, step, n_tokens, k, pending, latest, queue, lag, price, memory, scratch
+):
+    """End step ``step`` (from 1) of a rule whose loads, a row a rank, are in ``pending``.
+
+    ``queue`` (lag, E) holds prices that wait; ``scratch`` is (2, E) float64.
+    """
+    if address != 0 and (every == 1 or step % every == 0):
+        if pending.shape[0] == 1:
+            update = as_update(address)
+            update(parameters, step // every, n_tokens * every, k, pending[0], latest, memory)
+            forget(pending[0])
         else:
-            total, local = scratch[0], scratch[1]
-            total[:] = 0.0
-            for rank in range(n_ranks):
-                local[:] = latest
-                mine = first_token(rank + 1, n_tokens, n_ranks) - first_token(rank, n_tokens, n_ranks)
-                update_rank(rules, s, rank, n_updates, mine * rules.every[s], k, local)
-                total += local
-            for e in range(latest.size):
-                latest[e] = total[e] / n_ranks
-    lag = rules.lag[s]
-    price = rules.price[s]
-    if lag == 0:
-        price[:] = latest
-    else:
-        slot = rules.queue[s, step % lag]
-        price[:] = slot
-        slot[:] = latest
+            update_ranks(
+                address, parameters, every, step // every, n_tokens, k, pending, latest, memory, scratch
+            )
+    for e in range(price.size):
+        newest = latest[e]
+        if lag > 0:
+            oldest = queue[step % lag, e]
+            queue[step % lag, e] = newest
+            newest = oldest
+        price[e] = newest
