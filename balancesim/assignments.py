@@ -1,11 +1,13 @@
 """Explicit assignments: what a current-batch rule hands over, checked, and the scores that it chose."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from balancesim.balancers import Assignment, BatchRule
+from balancesim.balancers import Assignment, BatchRule, Rule
 from balancesim.errors import InputError
 from balancesim.types import Float64Array, FloatArray, IntArray
 
@@ -29,6 +31,18 @@ def assign(rule: BatchRule, state: Any, scores: FloatArray, k: int) -> tuple[Ass
     if bias is not None:
         bias = as_price(bias, scores.shape[1], "assign must return a bias of")
     return Assignment(_checked(assignment.experts, scores, k), bias), after
+
+
+@contextmanager
+def at_step(rule: Rule, step: int) -> Iterator[None]:
+    """Add to what goes wrong inside whose rule it was, and at which step."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error} (rule {rule.describe()}, step {step})") from error
+    except Exception as error:
+        error.add_note(f"in balancing rule {rule.describe()}, at step {step}")
+        raise
 
 
 def as_price(bias: Any, n_experts: int, what: str) -> Float64Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
-from balancesim.assignments import as_price, assign, chosen_scores, routed_scores, top_scores
+from balancesim.assignments import as_price, assign, at_step, chosen_scores, routed_scores, top_scores
 from balancesim.balancers import BatchRule, KernelForm, PriceRule, Rule
 from balancesim.feed import Chunk, chunks, score_dtype, wide_limit
 from balancesim.groups import GroupLimit
@@ -223,7 +223,8 @@ class Driver:
         for s, rule in self.batch_rules.items():
             if rules.state[s] != RUNNING:
                 continue
-            (experts, bias, reason), self.states[s] = assign(rule, self.states[s], scores, self.k)
+            with at_step(rule, chunk.first + 1):
+                (experts, bias, reason), self.states[s] = assign(rule, self.states[s], scores, self.k)
             if experts is not None and bias is not None and not self._is_usable(bias):
                 experts, reason = None, "its bias is not finite, or too large for the scores' dtype"
             if experts is None:
@@ -241,17 +242,20 @@ class Driver:
         rules, record, step = self.kernel_rules, self.record, chunk.last + 1
         place = int(np.searchsorted(record.steps, step))
         is_record = place < record.steps.size and record.steps[place] == step
-        scores: FloatArray | None = None
+        scores: FloatArray = np.empty((0, self.source.n_experts))
         for s, rule in self.price_rules.items():
             if rules.state[s] != RUNNING:
                 continue
-            if rule.needs_scores:
-                if scores is None:
-                    scores = draw_from(chunk.model, chunk.first, self.n_tokens)
-                    scores.flags.writeable = False
-                self.states[s] = rule.observe(self.states[s], scores)
-            self.states[s] = rule.update(self.states[s], self.tally.loads[s].copy(), None)
-            rules.price[s] = as_price(rule.bias(self.states[s]), self.source.n_experts, "bias must return")
+            if rule.needs_scores and not scores.size:
+                scores = draw_from(chunk.model, chunk.first, self.n_tokens)
+                scores.flags.writeable = False
+            with at_step(rule, step):
+                if rule.needs_scores:
+                    self.states[s] = rule.observe(self.states[s], scores)
+                self.states[s] = rule.update(self.states[s], self.tally.loads[s].copy(), None)
+                rules.price[s] = as_price(
+                    rule.bias(self.states[s]), self.source.n_experts, "bias must return"
+                )
             if not self._is_usable(rules.price[s]):
                 rules.state[s], rules.stopped[s] = NOT_FINITE, step
             if is_record:
@@ -331,7 +335,7 @@ class Driver:
         step = int(self.kernel_rules.stopped[s])
         if self.kernel_rules.state[s] == NOT_FINITE:
             outcome = Outcome.BIAS_NOT_FINITE
-            detail = f"at step {step} of {self.horizon}"
+            detail = f"{self.rules[s].describe()}, at step {step} of {self.horizon}"
         elif self.kernel_rules.state[s] == NOT_ASSIGNED:
             outcome = Outcome.NOT_ASSIGNED
             detail = f"at step {step + 1} of {self.horizon}: {self.refusals[s]}"

@@ -323,3 +323,38 @@ def test_memory_does_not_grow_with_the_horizon():
 
     peak(10)  # fills the cache of compiled kernels
     assert peak(100_000) < 1.1 * peak(1_000)
+
+
+class _Broken(PriceRule):
+    """A rule that goes wrong at the third update, in the way it is told to."""
+
+    name = "broken"
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+
+    def init(self, n_experts: int, k: int) -> tuple[int, int]:
+        return n_experts, 0
+
+    def bias(self, state: tuple[int, int]) -> np.ndarray:
+        n_experts, step = state
+        if self.way == "shape" and step == 3:
+            return np.zeros(n_experts + 1)
+        return np.full(n_experts, np.nan if self.way == "nan" and step == 3 else 0.0)
+
+    def update(self, state: tuple[int, int], loads: np.ndarray, probabilities: None) -> tuple[int, int]:
+        if self.way == "raise" and state[1] == 2:
+            raise ZeroDivisionError("no load")
+        return state[0], state[1] + 1
+
+
+def test_a_rule_that_goes_wrong_is_named_with_its_step() -> None:
+    source = Normal(n_experts=5)
+    with pytest.raises(InputError, match=r"\(5,\), got \(6,\) \(rule broken, step 3\)"):
+        simulate(_Broken("shape"), source, n_tokens=8, horizon=6)
+    with pytest.raises(ZeroDivisionError, match="no load") as found:
+        simulate(_Broken("raise"), source, n_tokens=8, horizon=6)
+    assert found.value.__notes__ == ["in balancing rule broken, at step 3"]
+    status = simulate(_Broken("nan"), source, n_tokens=8, horizon=6).status
+    assert status.outcome is Outcome.BIAS_NOT_FINITE
+    assert "broken, at step 3 of 6" in status.reason

@@ -107,12 +107,11 @@ def write_row(rules, tally, record, s, place, n_tokens, k, violation):
 def show_tile(rules, s, tile, bias, top, token, n_lanes, step, n_tokens, k):
     """Let rule s see a tile of the batch, as a part of all batches that its next update is about."""
     n_experts, every = rules.price.shape[1], rules.every[s]
+    parameters = rules.parameters[rules.parameters_at[s] : rules.parameters_at[s + 1]]
+    memory = rules.memory[rules.memory_at[s] : rules.memory_at[s + 1]]
     observe = as_observe(rules.observe[s], tile)
-    observe(
-        rules.parameters[rules.parameters_at[s] : rules.parameters_at[s + 1]], n_tokens * every, k, n_experts, tile, bias, top,
-        token + (step - 1) % every * n_tokens, n_lanes,
-        rules.memory[rules.memory_at[s] : rules.memory_at[s + 1]],
-    )  # fmt: skip
+    first = token + (step - 1) % every * n_tokens
+    observe(parameters, n_tokens * every, k, n_experts, tile, bias, top, first, n_lanes, memory)
 
 
 @inner
