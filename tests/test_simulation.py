@@ -334,6 +334,7 @@ class _Broken(PriceRule):
         self.way = way
 
     def init(self, n_experts: int, k: int) -> tuple[int, int]:
+        del k
         return n_experts, 0
 
     def bias(self, state: tuple[int, int]) -> np.ndarray:
@@ -343,6 +344,7 @@ class _Broken(PriceRule):
         return np.full(n_experts, np.nan if self.way == "nan" and step == 3 else 0.0)
 
     def update(self, state: tuple[int, int], loads: np.ndarray, probabilities: None) -> tuple[int, int]:
+        del loads, probabilities
         if self.way == "raise" and state[1] == 2:
             raise ZeroDivisionError("no load")
         return state[0], state[1] + 1
