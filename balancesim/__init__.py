@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from balancesim import balancers, exact, sources, theory
     from balancesim.exact import solve
+    from balancesim.groups import GroupLimit
     from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
     from balancesim.routing import dual_value, route
     from balancesim.simulation import simulate
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "GroupLimit",
     "__version__",
     "balancers",
     "coefficient_of_variation",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "GroupLimit": "balancesim.groups",
     "coefficient_of_variation": "balancesim.problem",
     "dead_experts": "balancesim.problem",
     "dual_value": "balancesim.routing",

@@ -14,7 +14,8 @@ from balancesim.feed import Chunk, chunks, score_dtype, wide_limit
 from balancesim.groups import GroupLimit
 from balancesim.kernels import rules as rule_codes
 from balancesim.kernels.calls import UPDATE, address_of, observe_arguments
-from balancesim.kernels.loop import Groups, Record, Tally, Workspace, run_steps
+from balancesim.kernels.choices import NO_GROUPS
+from balancesim.kernels.loop import Record, Tally, Workspace, run_steps
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.rules import NOT_ASSIGNED, NOT_FINITE, RUNNING, Rules
 from balancesim.kernels.scores import draw_pointer
@@ -194,7 +195,7 @@ class Driver:
     def run(self, progress: Callable[[int], None] | None) -> list[Run]:
         """Run all steps, chunk by chunk, and read off the runs."""
         limit = wide_limit(self.source)
-        kernel_groups = Groups(0, 0, 0) if self.groups is None else self.groups.in_kernel()
+        kernel_groups = NO_GROUPS if self.groups is None else self.groups.in_kernel()
         per_step = self.n_tokens * self.source.n_experts * (len(self.rules) + 4)
         per_chunk = 1 if self.states else max(1, _SCORES_PER_CALL // per_step)
         reported = time.monotonic()
@@ -338,7 +339,8 @@ class Driver:
             detail = f"{self.rules[s].describe()}, at step {step} of {self.horizon}"
         elif self.kernel_rules.state[s] == NOT_ASSIGNED:
             outcome = Outcome.NOT_ASSIGNED
-            detail = f"at step {step + 1} of {self.horizon}: {self.refusals[s]}"
+            refusal = self.refusals.get(s, f"a token's groups hold fewer than k = {self.k} unmasked experts")
+            detail = f"at step {step + 1} of {self.horizon}: {refusal}"
         elif self.n_steps < self.horizon:
             outcome = Outcome.DATA_EXHAUSTED
             detail = f"after step {step} of {self.horizon}"

@@ -10,7 +10,7 @@ from balancesim.numbers import check_int
 from balancesim.types import FloatArray
 
 if TYPE_CHECKING:
-    from balancesim.kernels.loop import Groups
+    from balancesim.kernels.choices import Groups
 
 _SUMMED = {"top2": 2, "max": 1}
 
@@ -81,6 +81,6 @@ class GroupLimit:
 
     def in_kernel(self) -> "Groups":
         """Return the limit as kernels take it."""
-        from balancesim.kernels.loop import Groups
+        from balancesim.kernels.choices import Groups
 
         return Groups(self.n_groups, self.n_chosen, _SUMMED[self.score])

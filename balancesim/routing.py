@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from balancesim.errors import InputError, unknown_name
+from balancesim.groups import GroupLimit
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.problem import balanced_load, cheapest_loads, check_sizes, load_limits
 from balancesim.types import Float64Array, FloatArray, IntArray
@@ -55,10 +56,11 @@ def route(
     bias: ArrayLike | None = None,
     *,
     k: int,
+    groups: GroupLimit | None = None,
     experts: bool = False,
     backend: Literal["numba", "numpy"] | None = None,
 ) -> Routing:
-    """Send each token to the K experts with the largest biased scores.
+    """Send each token to the K experts with the largest biased scores, of all or of its best groups.
 
     Parameters
     ----------
@@ -68,6 +70,9 @@ def route(
         Added to the scores for the choice, in the scores' dtype; zero if omitted.
     k : int
         Experts per token, 1 <= k < E.
+    groups : GroupLimit, optional
+        Tokens choose among their best groups of experts only; the value is then no top-K sum of all experts,
+        and `dual_value` bounds it without being attained.
     experts : bool, optional
         Whether to return the choice itself.
     backend : {"numba", "numpy"}, optional
@@ -76,13 +81,14 @@ def route(
     Returns
     -------
     Routing
-        Loads, value, score and, if asked for, experts. Ties go to the lower expert index.
+        Loads, value, score and, if asked for, experts. Ties go to the lower expert index, and between groups
+        to the lower group.
 
     Raises
     ------
     InputError
         If shapes, dtypes or k are wrong, a score is NaN or plus infinity, or a token has fewer than K
-        experts that are not masked.
+        experts that are not masked, in its best groups where these are limited.
 
     Notes
     -----
@@ -90,11 +96,13 @@ def route(
     rounded to the scores' dtype, the same for any number of threads.
     """
     array, prices = checked_scores(scores, bias, k)
+    if groups is not None:
+        check_groups(groups, array.shape[1], k)
     name = "numba" if backend is None else backend
     if name == "numba":
-        loads, value, chosen = route_numba(array, prices, k, experts)
+        loads, value, chosen = route_numba(array, prices, k, experts, groups)
     elif name == "numpy":
-        loads, value, chosen = route_numpy(array, prices, k, experts)
+        loads, value, chosen = route_numpy(array, prices, k, experts, groups)
     else:
         raise InputError(unknown_name("backend", name, BACKENDS))
     return Routing(loads, value, value - float(loads @ prices.astype(np.float64)), chosen)
@@ -169,8 +177,11 @@ def checked_scores(scores: ArrayLike, bias: ArrayLike | None, k: int) -> tuple[F
     return array, rounded
 
 
-def check_masks(scores: NDArray[Any], k: int, first_token: int = 0) -> None:
-    """Raise `InputError` where a score is NaN or plus infinity, or fewer than k experts are unmasked."""
+def check_masks(scores: NDArray[Any], k: int, first_token: int = 0, where: str = "") -> None:
+    """Raise `InputError` where a score is NaN or plus infinity, or fewer than k experts are unmasked.
+
+    ``where`` says which experts these are, if not all.
+    """
     bad = np.isnan(scores) | (scores == np.inf)
     if bad.any():
         token, expert = np.argwhere(bad)[0]
@@ -182,9 +193,16 @@ def check_masks(scores: NDArray[Any], k: int, first_token: int = 0) -> None:
     if available.min() < k:
         token = int(available.argmin())
         raise InputError(
-            f"`scores` must leave at least k = {k} experts unmasked, "
+            f"`scores` must leave at least k = {k} experts{where} unmasked, "
             f"got {available[token]} at token {first_token + token}"
         )
+
+
+def check_groups(groups: Any, n_experts: int, k: int) -> None:
+    """Raise `InputError` unless the argument is a `GroupLimit` that fits these experts and this K."""
+    if not isinstance(groups, GroupLimit):
+        raise InputError(f"`groups` must be a GroupLimit or None, got {groups!r}")
+    groups.check(n_experts, k)
 
 
 def padded(bias: NDArray[Any]) -> NDArray[Any]:
@@ -195,9 +213,10 @@ def padded(bias: NDArray[Any]) -> NDArray[Any]:
 
 
 def route_numba(
-    scores: FloatArray, bias: FloatArray, k: int, experts: bool
+    scores: FloatArray, bias: FloatArray, k: int, experts: bool, groups: GroupLimit | None = None
 ) -> tuple[IntArray, float, IntArray | None]:
     """Route with the compiled kernels: loads, value, experts. Scores are checked on the way."""
+    from balancesim.kernels.choices import NO_GROUPS
     from balancesim.kernels.route import route_tokens
 
     n_tokens, n_experts = scores.shape
@@ -206,25 +225,31 @@ def route_numba(
     values = np.empty(-(-n_tokens // LANES))
     prices = padded(bias)
     exponent = _EXPONENT[scores.dtype.itemsize]
+    limit = NO_GROUPS if groups is None else groups.in_kernel()
 
     def route_part(first: int, last: int) -> tuple[IntArray, bool]:
         loads = np.zeros(n_experts, np.int64)
-        special: bool = route_tokens(scores, prices, k, first, last, loads, values, chosen, exponent)
+        special: bool = route_tokens(scores, prices, k, limit, first, last, loads, values, chosen, exponent)
         return loads, special
 
     parts = in_parts(route_part, (n_tokens, n_experts))
     if any(special for _, special in parts):
         check_masks(scores, k)
+        if groups is not None:
+            check_masks(groups.apply(scores, bias), k, where=" of its best groups")
     loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
     return loads, float(values.sum()), chosen if experts else None
 
 
 def route_numpy(
-    scores: FloatArray, bias: FloatArray, k: int, experts: bool
+    scores: FloatArray, bias: FloatArray, k: int, experts: bool, groups: GroupLimit | None = None
 ) -> tuple[IntArray, float, IntArray | None]:
     """Route as the definition reads: loads, value, experts."""
     if not np.isfinite(scores).all():
         check_masks(scores, k)
+    if groups is not None:
+        scores = groups.apply(scores, bias)
+        check_masks(scores, k, where=" of its best groups")
     biased = scores + bias
     chosen = np.sort(np.argsort(-biased, axis=1, kind="stable")[:, :k], axis=1)
     loads = np.bincount(chosen.ravel(), minlength=scores.shape[1])

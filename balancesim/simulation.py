@@ -14,7 +14,7 @@ from balancesim.groups import GroupLimit
 from balancesim.hindsight import best_fixed_bias
 from balancesim.numbers import check_int
 from balancesim.problem import check_sizes
-from balancesim.routing import as_bias
+from balancesim.routing import as_bias, check_groups
 from balancesim.runs import Comparator, Run
 from balancesim.sources.base import Source
 
@@ -92,7 +92,8 @@ def simulate(
         that has an objective of its own (P6) is measured on that, against its minimiser; others as "auto".
     groups : GroupLimit, optional
         Tokens choose among their best groups of experts only. Regret is then NaN, as the choice maximises no
-        sum that the dual is of; score is lost against the K best without bias and without groups.
+        sum that the dual is of (docs/groups_and_delays.md); score is lost against the K best without bias and
+        without groups. A limit that allows every group is none.
     n_records : int, optional
         Recorded steps, log-spaced, the first and the last included; fewer where they coincide.
     n_exact : int, optional
@@ -127,6 +128,8 @@ def simulate(
     n_steps = available_steps(source, n_tokens, horizon)
     if n_steps == 0:
         raise InputError(f"`n_tokens` = {n_tokens} is more than the recording holds; use smaller batches")
+    if groups is not None and groups.n_chosen == groups.n_groups:
+        groups = None
     comparators = _find_comparators(comparator, rules, source, n_tokens, k, n_steps)
     driver = Driver(rules, source, comparators, n_tokens, k, horizon, n_steps, n_records, n_exact, groups)
     runs = driver.run(progress)
@@ -171,7 +174,7 @@ def _check_arguments(
     check_int("n_exact", n_exact, 0)
     if groups is None:
         return
-    groups.check(source.n_experts, k)
+    check_groups(groups, source.n_experts, k)
     for one in rules:
         if isinstance(one, BatchRule):
             raise InputError(f"`groups` limits what a price chooses; {one.describe()} assigns without one")

@@ -30,6 +30,22 @@ def choose(scores: Any, bias: Any, k: int) -> list[list[int]]:
     return chosen
 
 
+def limit(scores: Any, bias: Any, n_groups: int, n_chosen: int, n_summed: int) -> Any:
+    """The scores with minus infinity outside each token's best groups, by (summed score, lower group)."""
+    rows = np.array(scores)
+    bias = np.asarray(bias).astype(rows.dtype)
+    size = rows.shape[1] // n_groups
+    for row in rows:
+        own = []
+        for g in range(n_groups):
+            best = sorted((row[e] + bias[e] for e in range(g * size, (g + 1) * size)), reverse=True)
+            own.append(best[0] if n_summed == 1 else best[0] + best[1])
+        order = sorted(range(n_groups), key=lambda g: (-own[g], g))
+        for g in order[n_chosen:]:
+            row[g * size : (g + 1) * size] = -math.inf
+    return rows
+
+
 def loads_of(chosen: list[list[int]], n_experts: int) -> list[int]:
     loads = [0] * n_experts
     for experts in chosen:
@@ -112,6 +128,57 @@ def simulate(source: Any, rule: Any, q: Any, n_tokens: int, k: int, horizon: int
         for name, value in zip(rows, (loads, price, regret, lost, top), strict=True):
             rows[name].append(value)
     return rows
+
+
+def trained(
+    source: Any,
+    update: Any,
+    n_tokens: int,
+    k: int,
+    horizon: int,
+    *,
+    every: int = 1,
+    lag: int = 0,
+    n_ranks: int = 1,
+    groups: tuple[int, int, int] | None = None,
+    above: bool = False,
+) -> dict[str, Any]:
+    """A rule as trainers run it: loads, prices after each step, and the score lost to the K best of all.
+
+    ``update(price, loads, n, n_tokens)`` gives the n-th newer price; ``above`` sends each token to all
+    experts whose biased score is positive.
+    """
+    n_experts = source.n_experts
+    prices = [np.zeros(n_experts)] * (lag + 1)  # in force, ..., the newest
+    pending = np.zeros((n_ranks, n_experts), np.int64)
+    first = [math.ceil(rank * n_tokens / n_ranks) for rank in range(n_ranks + 1)]
+    zero, lost = np.zeros(n_experts), 0.0
+    rows: dict[str, list[Any]] = {"loads": [], "bias": [], "score_lost": []}
+    for n in range(1, horizon + 1):
+        scores = source.batch(n - 1, n_tokens)
+        used = prices[0].astype(scores.dtype)
+        if above:
+            chosen = [[e for e in range(n_experts) if row[e] + used[e] > 0.0] for row in scores]
+        else:
+            chosen = choose(scores if groups is None else limit(scores, used, *groups), used, k)
+        best = choose(scores, zero, k)
+        for row, mine, theirs in zip(scores, chosen, best, strict=True):
+            gone, new = set(theirs) - set(mine), set(mine) - set(theirs)
+            lost += math.fsum([*(float(row[e]) for e in gone), *(-float(row[e]) for e in new)]) / n_tokens
+        for rank in range(n_ranks):
+            pending[rank] += loads_of(chosen[first[rank] : first[rank + 1]], n_experts)
+        newest = prices[-1]
+        if n % every == 0:
+            sizes = [every * (first[rank + 1] - first[rank]) for rank in range(n_ranks)]
+            local = [
+                update(newest, loads, n // every, size) for loads, size in zip(pending, sizes, strict=True)
+            ]
+            newest = sum(local[1:], start=local[0]) / n_ranks
+            pending[:] = 0
+        prices = [*prices[1:], newest] if lag else [newest]
+        for name, value in zip(rows, (loads_of(chosen, n_experts), prices[0], lost), strict=True):
+            rows[name].append(value)
+    return {name: np.array(values) for name, values in rows.items()}
 
 
 def assignments(scores: Any, k: int) -> tuple[Any, Any]:

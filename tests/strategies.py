@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from balancesim.groups import GroupLimit
 from balancesim.types import FloatArray, IntArray
 
 
@@ -28,6 +29,28 @@ def batches(draw: st.DrawFn, max_tokens: int = 40, max_experts: int = 20, masks:
     if masks and k < n_experts - 1:
         scores[draw(st.integers(0, n_tokens - 1)), draw(st.integers(0, n_experts - 1))] = -np.inf
     return Batch(scores, bias, k)
+
+
+class GroupedBatch(NamedTuple):
+    scores: FloatArray
+    bias: FloatArray
+    k: int
+    groups: GroupLimit
+
+
+@st.composite
+def grouped_batches(draw: st.DrawFn, max_tokens: int = 30) -> GroupedBatch:
+    """Scores and biases in quarters, equal groups, and a K for which the chosen groups have room."""
+    n_groups, size = draw(st.integers(2, 5)), draw(st.integers(2, 4))
+    n_chosen = draw(st.integers(1, n_groups))
+    groups = GroupLimit(n_groups, n_chosen, draw(st.sampled_from(["top2", "max"])))
+    shape = (draw(st.integers(1, max_tokens)), n_groups * size)
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    quarters = st.integers(-8, 8).map(lambda q: dtype(q / 4))
+    scores = draw(hnp.arrays(dtype, shape, elements=quarters))
+    bias = draw(hnp.arrays(dtype, shape[1], elements=quarters))
+    k = draw(st.integers(1, min(n_chosen * size, shape[1] - 1)))
+    return GroupedBatch(scores, bias, k, groups)
 
 
 class Assignment(NamedTuple):

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "balancesim"
 # A unit may import from its own floor or one below; units of one floor may not import each other in a circle.
 FLOORS = (
     ("errors", "numbers", "plugins", "rng", "types"),
-    ("kernels", "problem"),
+    ("groups", "kernels", "problem"),
     ("routing",),
     ("balancers", "exact", "sources"),
     ("assignments", "driver", "feed", "hindsight", "oracle", "runs", "simulation", "theory"),

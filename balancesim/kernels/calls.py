@@ -10,6 +10,7 @@ import numba
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from balancesim.errors import InputError
 from balancesim.kernels.jit import Pointer
 
 _FLOATS, _INTS = types.float64[::1], types.int64[::1]
@@ -23,6 +24,8 @@ def observe_arguments(real: Any) -> tuple[Any, ...]:
     counts, tile = (types.int64,) * 3, real[:, ::1]
     return (_FLOATS, *counts, tile, real[::1], tile, types.int64, types.int64, _FLOATS)
 
+
+_INTERPRETED: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]  # set by Numba when it loads
 
 # Where the JIT is off, an address is a key into this.
 _functions: dict[int, Any] = {}
@@ -43,8 +46,17 @@ def address_of(function: Any, arguments: tuple[Any, ...]) -> int:
     -------
     int
         What `as_update` and `as_observe` take; valid for the life of the process.
+
+    Raises
+    ------
+    InputError
+        If the function is not compiled: its address would be no code.
     """
     if not hasattr(function, "compile"):
+        if not _INTERPRETED or not callable(function):
+            raise InputError(
+                f"`rule` hands over a function that is not compiled, {function!r}; decorate it with rule_kernel"
+            )
         _functions[id(function)] = function
         return id(function)
     key = (function, arguments)
@@ -82,7 +94,7 @@ def _as_observe(_typing, address, tile):
     return kind(address, tile), generate
 
 
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # set by Numba when it loads
+if _INTERPRETED:
 
     def _update_at(address: int) -> Any:
         return _functions[address]

@@ -3,10 +3,27 @@
 Both compare with the unbiased K best by membership: experts that both choose never enter the score lost (S5).
 """
 
+from typing import Final, NamedTuple
+
 import numpy as np
 
 from balancesim.kernels.jit import inner
 from balancesim.kernels.topk import room_for_ties
+
+
+class Groups(NamedTuple):
+    """Group-limited choice (`balancesim.GroupLimit`).
+
+    How many groups there are (0: no limit), how many a token may use, and how many of a group's best scores
+    are summed for the group's own.
+    """
+
+    n_groups: int
+    n_chosen: int
+    n_summed: int
+
+
+NO_GROUPS: Final = Groups(0, 0, 0)
 
 
 @inner
@@ -36,6 +53,16 @@ def limit_groups(tile, bias, n_experts, groups, n_lanes, group_score, limited):
                 better += np.int64(other > own) + np.int64(other == own and h < g)
             for e in range(g * size, (g + 1) * size):
                 limited[e, t] = tile[e, t] if better < groups.n_chosen else nothing
+
+
+@inner
+def lacks_choice(top, k, n_lanes):
+    """Whether a token has fewer than K experts to choose from."""
+    nothing = top.dtype.type(-np.inf)
+    lacking = np.int32(0)
+    for t in range(n_lanes):
+        lacking += np.int32(top[k - 1, t] == nothing)
+    return lacking > 0
 
 
 @inner

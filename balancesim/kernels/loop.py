@@ -6,13 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancesim.kernels.calls import as_observe
-from balancesim.kernels.choices import add_chosen_above, add_lost, count_above, count_lanes, limit_groups
+from balancesim.kernels.choices import (
+    add_chosen_above,
+    add_lost,
+    count_above,
+    count_lanes,
+    lacks_choice,
+    limit_groups,
+)
 from balancesim.kernels.difference import add_differences, find_wide
 from balancesim.kernels.jit import inner, kernel
 from balancesim.kernels.model import LANES
 from balancesim.kernels.rules import (
     ASSIGNED,
     IN_KERNEL,
+    NOT_ASSIGNED,
     NOT_FINITE,
     RUNNING,
     first_token,
@@ -66,18 +74,6 @@ class Workspace(NamedTuple):
     bias: NDArray[Any]
     unbiased: NDArray[Any]
     comparator: NDArray[Any]
-
-
-class Groups(NamedTuple):
-    """Group-limited choice (`balancesim.GroupLimit`).
-
-    How many groups there are (0: no limit), how many a token may use, and how many of a group's best scores
-    are summed for the group's own.
-    """
-
-    n_groups: int
-    n_chosen: int
-    n_summed: int
 
 
 @inner
@@ -137,7 +133,8 @@ def run_steps(
     ``draw`` comes from `draw_pointer`; ``limit`` is the score magnitude above which differences are summed by
     membership; ``largest_price`` ends a rule that diverges. A rule of kind ASSIGNED takes one step a call:
     ``tally.loads`` and ``tally.lost`` hold its step already, its price is the one that goes with the choice.
-    Under a limit on groups, and for rules that choose by threshold, regret means nothing.
+    Under a limit on groups, and for rules that choose by threshold, regret means nothing. A rule stops, as
+    NOT_ASSIGNED, before a step at which a token's groups hold fewer than K unmasked experts.
     """
     n_rules, n_experts = rules.price.shape
     n_comparators = workspace.comparator.shape[0]
@@ -191,11 +188,16 @@ def run_steps(
                     continue
                 p = bias[s]
                 if rules.threshold[s]:
+                    if rules.observe[s] != 0:
+                        find_top(tile, p, k, top, group, n_lanes)
                     count_above(tile, p, n_experts, n_lanes, tally.loads[s])
                     add_chosen_above(tile, unbiased, k, n_experts, base_top, p, n_lanes, tally.lost[s])
                 elif groups.n_groups > 0:
                     limit_groups(tile, p, n_experts, groups, n_lanes, group_score, limited)
                     find_top(limited, p, k, top, group, n_lanes)
+                    if lacks_choice(top, k, n_lanes):
+                        rules.state[s], rules.stopped[s] = NOT_ASSIGNED, step - 1
+                        continue
                     count_loads(limited, p, k, n_experts, top, n_lanes, tally.loads[s])
                     add_lost(tile, unbiased, k, n_experts, base_top, limited, p, top, n_lanes, tally.lost[s])
                 else:

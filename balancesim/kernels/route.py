@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from balancesim.kernels.choices import limit_groups
 from balancesim.kernels.jit import inline, inner, kernel
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.topk import add_sums, count_loads, find_top, n_ranks, room_for_ties
@@ -41,14 +42,15 @@ def has_special(bits, n_experts, n_lanes, exponent):
 
 
 @kernel
-def route_tokens(scores, bias, k, first, last, loads, values, experts, exponent):
+def route_tokens(scores, bias, k, groups, first, last, loads, values, experts, exponent):
     """Route tokens ``first:last`` of (T, E) scores.
 
-    ``bias`` has the scores' dtype and n_rows(E) entries. Loads are added to ``loads`` (E,) int64; the sum of
-    the biased top-K scores of tokens ``LANES i ..`` goes to ``values[i]``; ``experts`` is (T, K) int64, or
-    (0, K) where the choice itself is not wanted. ``first`` is a multiple of LANES; ``exponent`` (1,) has the
-    exponent's bits set, as an integer of the scores' width. Returns whether a score is not finite; unless it
-    is minus infinity, results are then meaningless.
+    ``bias`` has the scores' dtype and n_rows(E) entries; ``groups`` limits the choice (NO_GROUPS: not at
+    all). Loads are added to ``loads`` (E,) int64; the sum of the biased top-K scores of tokens
+    ``LANES i ..`` goes to ``values[i]``; ``experts`` is (T, K) int64, or (0, K) where the choice itself is
+    not wanted. ``first`` is a multiple of LANES; ``exponent`` (1,) has the exponent's bits set, as an integer
+    of the scores' width. Returns whether a score is not finite; unless it is minus infinity, results are then
+    meaningless. A token without K experts to choose from makes its value minus infinity.
     """
     n_experts = scores.shape[1]
     tile = np.empty((_rows_of(n_experts), LANES), scores.dtype)
@@ -57,6 +59,8 @@ def route_tokens(scores, bias, k, first, last, loads, values, experts, exponent)
     sums = np.empty(LANES)
     rows = np.empty(LANES, np.int64)
     bits = tile.view(exponent.dtype)
+    limited = np.empty((tile.shape[0] if groups.n_groups > 0 else 0, LANES), scores.dtype)
+    group_score = np.empty((groups.n_groups, LANES), scores.dtype)
     special = False
     for token in range(first, last, LANES):
         n_lanes = min(LANES, last - token)
@@ -64,8 +68,12 @@ def route_tokens(scores, bias, k, first, last, loads, values, experts, exponent)
             rows[t] = token + t
         load_tile(scores, rows, n_lanes, tile)
         special = special or has_special(bits, n_experts, n_lanes, exponent)
-        find_top(tile, bias, k, top, group, n_lanes)
-        count_loads(tile, bias, k, n_experts, top, n_lanes, loads)
+        allowed = tile
+        if groups.n_groups > 0:
+            limit_groups(tile, bias, n_experts, groups, n_lanes, group_score, limited)
+            allowed = limited
+        find_top(allowed, bias, k, top, group, n_lanes)
+        count_loads(allowed, bias, k, n_experts, top, n_lanes, loads)
         for t in range(n_lanes):
             sums[t] = 0.0
         add_sums(top, k, n_lanes, sums)
@@ -74,5 +82,5 @@ def route_tokens(scores, bias, k, first, last, loads, values, experts, exponent)
             value += sums[t]
         values[token // LANES] = value
         if experts.shape[0] > 0:
-            write_experts(tile, bias, k, n_experts, top, n_lanes, token, experts)
+            write_experts(allowed, bias, k, n_experts, top, n_lanes, token, experts)
     return special

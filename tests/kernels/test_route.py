@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from balancesim.kernels.choices import NO_GROUPS
 from balancesim.kernels.model import LANES
 from balancesim.kernels.route import route_tokens
 from balancesim.routing import padded
@@ -22,9 +23,9 @@ def route(scores, bias, k, experts=True):
     chosen = np.full((scores.shape[0] if experts else 0, k), -1)
     values = np.full(-(-len(scores) // LANES), np.nan)
     prices = padded(bias.astype(scores.dtype))
-    route_tokens(
-        np.ascontiguousarray(scores), prices, k, 0, len(scores), loads, values, chosen, EXPONENT[scores.dtype]
-    )
+    exponent = EXPONENT[scores.dtype]
+    contiguous = np.ascontiguousarray(scores)
+    route_tokens(contiguous, prices, k, NO_GROUPS, 0, len(scores), loads, values, chosen, exponent)
     return loads, values.sum(), chosen
 
 
