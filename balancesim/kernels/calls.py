@@ -55,7 +55,7 @@ def address_of(function: Any, arguments: tuple[Any, ...]) -> int:
     if not hasattr(function, "compile"):
         if not _INTERPRETED or not callable(function):
             raise InputError(
-                f"`rule` hands over a function that is not compiled, {function!r}; decorate it with rule_kernel"
+                f"`rule` has a function that is not compiled, {function!r}; decorate it with rule_kernel"
             )
         _functions[id(function)] = function
         return id(function)
