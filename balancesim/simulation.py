@@ -6,7 +6,7 @@ from typing import Any, Literal, overload
 
 from numpy.typing import ArrayLike
 
-from balancesim.balancers import AlfLB, BatchRule, PriceRule, Rule
+from balancesim.balancers import AlfLB, BatchRule, Delayed, PriceRule, Rule
 from balancesim.driver import Driver
 from balancesim.errors import InputError
 from balancesim.feed import available_steps
@@ -193,6 +193,9 @@ def _find_comparators(
 
 def _with_step_size(rule: Rule, source: Source, k: int) -> Rule:
     """Replace a step size of "auto" by 1/mu(p*)."""
+    if isinstance(rule, Delayed):
+        inner = _with_step_size(rule.rule, source, k)
+        return rule if inner is rule.rule else dataclasses.replace(rule, rule=inner)  # type: ignore[arg-type]
     if not isinstance(rule, AlfLB) or rule.step_size != "auto":
         return rule
     from balancesim.theory import modulus

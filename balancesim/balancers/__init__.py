@@ -1,12 +1,15 @@
 """Balancing rules on two protocols: a price added to the scores, or a choice that sees the batch."""
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 
 from balancesim.balancers.alf_lb import AlfLB
-from balancesim.balancers.compiled import CompiledRule, Delayed
+from balancesim.balancers.compiled import CompiledRule
+from balancesim.balancers.delayed import Delayed
 from balancesim.balancers.exact import Exact
 from balancesim.balancers.none import NoBalance
 from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
+from balancesim.errors import ConfigurationError
 from balancesim.kernels.jit import rule_kernel
 
 __all__ = [
@@ -32,7 +35,19 @@ def registry() -> Mapping[str, type[Rule]]:
     -------
     mapping of str to type
         From the entry points of group ``balancesim.balancers``, sorted by name.
+
+    Raises
+    ------
+    ConfigurationError
+        If an entry point cannot be loaded, or is no class of a rule whose keys are a dataclass's fields.
     """
     from balancesim.plugins import load_group
 
-    return load_group("balancesim.balancers")
+    found = load_group("balancesim.balancers")
+    for name, cls in found.items():
+        if not (isinstance(cls, type) and issubclass(cls, Rule) and is_dataclass(cls)):
+            raise ConfigurationError(
+                f"the entry point {name!r} of balancesim.balancers must be a dataclass that derives from "
+                f"PriceRule or BatchRule, got {cls!r}; repair or uninstall its package"
+            )
+    return found

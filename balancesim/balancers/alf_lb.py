@@ -92,6 +92,7 @@ class AlfLB(CompiledRule):
     """
 
     name = "alf-lb"
+    reference = "arXiv:2408.15664; harmonic steps after arXiv:2512.03915 (docs/theory.md, S4)"
     compiled_update = staticmethod(update)
     schedule: Literal["harmonic", "sign", "constant", "sqrt"] = "harmonic"
     step_size: float | Literal["auto"] = 1.0

@@ -1,6 +1,5 @@
 """Rules whose update is a compiled function: one source for the simulation's loop and for Python."""
 
-import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 
 from balancesim.balancers.protocol import KernelForm, PriceRule
 from balancesim.errors import InputError
-from balancesim.numbers import check_int
 from balancesim.types import Float64Array, FloatArray, IntArray
 
 
@@ -22,15 +20,6 @@ class CompiledState(NamedTuple):
     step: int
     k: int
     n_tokens: int
-
-
-class DelayedState(NamedTuple):
-    """The rule's state, loads not yet handed to it (E,), batches so far, the prices in force and to come."""
-
-    inner: Any
-    pending: IntArray
-    step: int
-    prices: tuple[Float64Array, ...]
 
 
 class CompiledRule(PriceRule):
@@ -46,7 +35,8 @@ class CompiledRule(PriceRule):
     bias, top, token, n_lanes, memory)``, which is called for each tile of a batch before the update:
     ``tile`` (rows, lanes) holds the scores of tokens ``token .. token + n_lanes - 1``, experts along rows;
     ``bias`` (rows,) is the price in the scores' dtype; ``top`` (ranks, lanes) the K largest biased scores of
-    each token, descending. Tokens come in order; rows past ``n_experts`` are minus infinity.
+    each token, descending, of those it may use under a limit on groups. Tokens come in order; rows past
+    ``n_experts`` are minus infinity. Such a rule ``needs_scores``, without saying so.
     """
 
     compiled_update: ClassVar[Any]
@@ -54,6 +44,10 @@ class CompiledRule(PriceRule):
 
     compiled_observe: ClassVar[Any] = None
     """The compiled function that sees the batch's scores, in a ``staticmethod``; None for loads alone."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.needs_scores = cls.needs_scores or cls.compiled_observe is not None
 
     @abstractmethod
     def parameters(self) -> Sequence[float]:
@@ -94,6 +88,11 @@ class CompiledRule(PriceRule):
     ) -> CompiledState:
         """Take one step; probabilities are not used."""
         del probabilities
+        if self.threshold and not state.n_tokens:
+            raise InputError(
+                f"rule {self.describe()} chooses by threshold, so loads do not tell the number of tokens: "
+                "let it `observe` the scores first"
+            )
         n_tokens = state.n_tokens or int(loads.sum()) // state.k
         price, step = state.price.copy(), state.step + 1
         memory = self._memory_of(state, price.size, n_tokens).copy()
@@ -107,7 +106,7 @@ class CompiledRule(PriceRule):
             update=self.compiled_update,
             parameters=self._numbers(),
             price=self.start(n_experts, k),
-            memory=self.memory(n_experts, n_tokens, k),
+            memory=self._memory(n_experts, n_tokens, k),
             observe=self.compiled_observe,
             threshold=self.threshold,
         )
@@ -116,93 +115,12 @@ class CompiledRule(PriceRule):
         return np.array(self.parameters(), dtype=np.float64)
 
     def _memory_of(self, state: CompiledState, n_experts: int, n_tokens: int) -> Float64Array:
-        return self.memory(n_experts, n_tokens, state.k) if state.memory is None else state.memory
+        return self._memory(n_experts, n_tokens, state.k) if state.memory is None else state.memory
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Delayed(PriceRule):
-    """Another rule as trainers run it: every m batches, late, or on ranks that see a part of the batch.
-
-    Parameters
-    ----------
-    rule : PriceRule
-        The rule.
-    every : int, optional
-        Loads of so many batches are summed for one update.
-    lag : int, optional
-        Batches by which a new price comes late into force.
-    n_ranks : int, optional
-        Each rank updates by the loads of its own T/n_ranks tokens, and the prices are averaged. Ranks that
-        sum their loads instead are one rank.
-    """
-
-    name = "delayed"
-    rule: PriceRule
-    every: int = 1
-    lag: int = 0
-    n_ranks: int = 1
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.rule, PriceRule):
-            raise InputError(f"`rule` must be a PriceRule, which has a price to delay, got {self.rule!r}")
-        check_int("every", self.every, 1)
-        check_int("lag", self.lag, 0)
-        check_int("n_ranks", self.n_ranks, 1)
-        if self.n_ranks > 1 and self.rule.needs_scores:
+    def _memory(self, n_experts: int, n_tokens: int, k: int) -> Float64Array:
+        memory = np.array(self.memory(n_experts, n_tokens, k), dtype=np.float64)
+        if memory.ndim != 1:
             raise InputError(
-                f"`n_ranks` averages updates from loads; {self.rule.describe()} learns from scores"
+                f"`memory` of rule {self.describe()} must be (M,) numbers, got shape {memory.shape}"
             )
-
-    @property
-    def threshold(self) -> bool:  # type: ignore[override]  # a constant of the class for all other rules
-        """The rule's own."""
-        return self.rule.threshold
-
-    @property
-    def needs_scores(self) -> bool:  # type: ignore[override]
-        """The rule's own."""
-        return self.rule.needs_scores
-
-    def init(self, n_experts: int, k: int) -> DelayedState:
-        """Start with the rule's own price in force."""
-        if self.n_ranks > 1:
-            raise InputError(
-                "`n_ranks` above 1 is for simulations: one rank's loads are all that Python sees"
-            )
-        inner = self.rule.init(n_experts, k)
-        start = self.rule.bias(inner)
-        return DelayedState(inner, np.zeros(n_experts, np.int64), 0, (start,) * (self.lag + 1))
-
-    def bias(self, state: DelayedState) -> Float64Array:
-        """Return the price in force."""
-        return state.prices[0]
-
-    def observe(self, state: DelayedState, scores: FloatArray) -> DelayedState:
-        """Show the rule a batch's scores; it must be one that can wait for several."""
-        if self.every > 1:
-            raise InputError(f"`every` above 1 is for simulations: {self.rule.describe()} learns from scores")
-        return state._replace(inner=self.rule.observe(state.inner, scores))
-
-    def update(
-        self, state: DelayedState, loads: IntArray, probabilities: Float64Array | None
-    ) -> DelayedState:
-        """Count a batch, and let the rule see the sum when it is due."""
-        inner, pending, step = state.inner, state.pending + loads, state.step + 1
-        if step % self.every == 0:
-            inner, pending = self.rule.update(inner, pending, probabilities), np.zeros_like(pending)
-        return DelayedState(inner, pending, step, (*state.prices[1:], self.rule.bias(inner)))
-
-    def kernel_form(self, n_experts: int, n_tokens: int, k: int) -> KernelForm | None:
-        """Return the rule's own form with these delays."""
-        form = self.rule.kernel_form(n_experts, n_tokens * self.every // self.n_ranks, k)
-        if form is None and self.n_ranks > 1:
-            raise InputError(f"`n_ranks` above 1 needs a compiled rule; {self.rule.describe()} is not one")
-        if form is None:
-            return None
-        return form._replace(every=self.every, lag=self.lag, n_ranks=self.n_ranks)
-
-    def describe(self) -> str:
-        parts = [f"every {self.every} batches"] if self.every > 1 else []
-        parts += [f"{self.lag} late"] if self.lag else []
-        parts += [f"averaged over {self.n_ranks} ranks"] if self.n_ranks > 1 else []
-        return ", ".join([self.rule.describe(), *parts])
+        return memory

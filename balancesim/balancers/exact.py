@@ -25,6 +25,7 @@ class Exact(BatchRule):
     """
 
     name = "exact"
+    reference = "ours (balancesim.solve; docs/theory.md, the assignment problem)"
 
     def init(self, n_experts: int, k: int) -> ExactState:
         """Start without a bias."""

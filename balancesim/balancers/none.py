@@ -13,6 +13,7 @@ class NoBalance(PriceRule):
     """A price that stays zero."""
 
     name = "none"
+    reference = "the control"
 
     def init(self, n_experts: int, k: int) -> Float64Array:
         """Return the zero price."""

@@ -25,6 +25,9 @@ class Rule(ABC):
     needs_probabilities: ClassVar[bool] = False
     """Whether the rule needs the router's probabilities beside the loads."""
 
+    reference: ClassVar[str] = ""
+    """Where the rule comes from: its paper or program, or "ours"."""
+
     needs_scores: ClassVar[bool] = False
     """Whether the rule, after a batch was routed, learns from that batch's scores (`PriceRule.observe`)."""
 
@@ -48,6 +51,11 @@ class Rule(ABC):
     def describe(self) -> str:
         """Return one line for tables and figures."""
         return self.name
+
+    @classmethod
+    def in_kernel(cls) -> bool:
+        """Return whether the rule runs inside the compiled loop, without a call into Python at each step."""
+        return False
 
 
 class OwnObjective(NamedTuple):
@@ -159,6 +167,11 @@ class PriceRule(Rule):
         """
         del n_experts, n_tokens, k
         return None
+
+    @classmethod
+    def in_kernel(cls) -> bool:
+        """Whether the class has a kernel form of its own."""
+        return cls.kernel_form is not PriceRule.kernel_form
 
     def own_objective(self, source: Any, n_tokens: int, k: int) -> OwnObjective | None:
         """Return the minimiser of the rule's own objective on a source, or None where it has none.

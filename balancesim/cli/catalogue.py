@@ -11,6 +11,8 @@ import click
 from balancesim.cli.completion import complete_names
 
 _KINDS = ("experiments", "rules", "sources", "checks")
+_IN_PYTHON = "in Python at every step (slower)"
+_DELAYS = "every, lag and n_ranks delay the rule's updates: see `balancesim.balancers.Delayed`."
 
 
 @click.command("list")
@@ -29,8 +31,11 @@ def list_command(kind: str | None, as_json: bool) -> None:
             click.echo(f"{name}:")
         indent = "" if kind else "  "
         width = max(map(len, entries), default=0)
-        for entry, line in entries.items():
-            click.echo(f"{indent}{entry:<{width}}  {line}")
+        for entry, about in entries.items():
+            first, *others = [about] if isinstance(about, str) else _lines(about)
+            click.echo(f"{indent}{entry:<{width}}  {first}")
+            for line in others:
+                click.echo(f"{indent}{'':<{width}}  {line}")
         if not entries:
             click.echo(f"{indent}none is installed")
 
@@ -52,8 +57,8 @@ def describe_command(name: str, as_json: bool) -> None:
         if name in classes:
             cls = classes[name]
             hints = rule_types(cls) if what == "rule" else parameter_types(cls)
-            timing = {"timing": _timing(cls)} if what == "rule" else {}
-            document = {"name": name, "is": what, **timing, **_class(cls, hints)}
+            facts = _rule_facts(cls) if what == "rule" else {}
+            document = {"name": name, "is": what, **facts, **_class(cls, hints)}
             break
     else:
         if name not in experiment_files():
@@ -66,7 +71,7 @@ def describe_command(name: str, as_json: bool) -> None:
         _print_description(document)
 
 
-def _entries(kind: str) -> dict[str, str]:
+def _entries(kind: str) -> dict[str, Any]:
     if kind == "experiments":
         from balancesim.sweep.experiment import experiment_files, read_draft
 
@@ -84,13 +89,45 @@ def _entries(kind: str) -> dict[str, str]:
         loaded = load_group("balancesim.checks")
     lines = {name: _first_line(inspect.getdoc(item) or "") for name, item in loaded.items()}
     if kind == "rules":
-        return {name: f"{line} ({_timing(loaded[name])})" for name, line in lines.items()}
+        return {name: _rule(loaded[name], line) for name, line in lines.items()}
     return lines
 
 
-def _timing(rule: Any) -> str:
-    """Whether a rule knows past batches only, or the one that it assigns."""
-    return "causal" if rule.causal else "current-batch"
+def _rule(rule: Any, line: str) -> dict[str, Any]:
+    """What the list says of a rule: its first line, how it acts, where it comes from, what it takes."""
+    from balancesim.sweep.configuration import rule_types
+
+    return {"text": line, **_rule_facts(rule), "keys": _class(rule, rule_types(rule))["keys"]}
+
+
+def _rule_facts(rule: Any) -> dict[str, str]:
+    return {
+        "timing": "causal" if rule.causal else "current-batch",
+        "acts": _acts(rule),
+        "runs": "in the compiled loop" if rule.in_kernel() else _IN_PYTHON,
+        "reference": rule.reference,
+    }
+
+
+def _acts(rule: Any) -> str:
+    """How a rule moves tokens (docs/theory.md, "Two ways a price acts")."""
+    if not hasattr(rule, "update"):
+        return "assigns the batch"
+    return "gradient" if hasattr(rule, "penalty") or rule.needs_probabilities else "selection"
+
+
+def _lines(rule: Mapping[str, Any]) -> list[str]:
+    """A rule of the list as text."""
+    source = f"; from: {rule['reference']}" if rule["reference"] else ""
+    keys = ", ".join(
+        f"{key}={_value_text(about['default'])}" if "default" in about else key
+        for key, about in rule["keys"].items()
+    )
+    return [
+        rule["text"],
+        f"{rule['timing']}, {rule['acts']}, {rule['runs']}{source}",
+        *([f"keys: {keys}"] if keys else []),
+    ]
 
 
 def _first_line(text: str) -> str:
@@ -103,10 +140,10 @@ def _first_sentence(text: str) -> str:
 
 
 def _class(cls: type, hints: dict[str, Any]) -> dict[str, Any]:
-    from balancesim.sweep.configuration import DEFAULT_STEP_UNIT
+    from balancesim.sweep.configuration import rule_defaults
     from balancesim.sweep.parameters import defaults, plain
 
-    standard = {"step_unit": DEFAULT_STEP_UNIT, **defaults(cls)}
+    standard = rule_defaults(cls) if hasattr(cls, "causal") else defaults(cls)
     keys = {
         key: {
             "type": _type_text(hint),
@@ -147,14 +184,20 @@ def _experiment(name: str) -> dict[str, Any]:
 
 def _print_description(document: dict[str, Any]) -> None:
     place = document.get("file") or document["class"]
-    words = [document["is"], *([document["timing"]] if "timing" in document else []), place]
-    click.echo(f"{document['name']} ({', '.join(words)})\n")
+    facts = [document[fact] for fact in ("timing", "acts", "runs") if fact in document]
+    click.echo(f"{document['name']} ({', '.join([document['is'], *facts, place])})\n")
     click.echo(document["text"])
+    if document.get("reference"):
+        click.echo(f"\nfrom: {document['reference']}")
+    if document.get("keys") == {}:
+        click.echo("\nIt takes no keys.")
     for title in ("run", "keys"):
-        if title in document:
+        if document.get(title):
             click.echo(f"\n{title}:")
             for key, value in document[title].items():
                 click.echo(f"  {key} = {_key_text(value)}")
+    if document["is"] == "rule" and "n_ranks" in document["keys"]:
+        click.echo(f"\n{_DELAYS}")
     for title in ("sources", "rules"):
         if title in document:
             click.echo(f"\n{title}: {'; '.join(document[title])}")
@@ -162,8 +205,12 @@ def _print_description(document: dict[str, Any]) -> None:
         click.echo(f"\n{document['cells']} cells")
 
 
+def _value_text(value: Any) -> str:
+    return "none" if value is None else repr(value)
+
+
 def _key_text(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
-    given = f"{value['default']!r}" if "default" in value else "required"
+    given = _value_text(value["default"]) if "default" in value else "required"
     return f"{given}  ({value['type']})"

@@ -155,14 +155,18 @@ def run_command(
 def _configure(request: Request) -> "tuple[Configuration, tuple[str, ...]]":
     from dataclasses import replace
 
-    from balancesim.sweep.configuration import resolve
+    from balancesim.sweep.configuration import python_rules, resolve
     from balancesim.sweep.experiment import Setting, load_draft
     from balancesim.sweep.overrides import apply_overrides
 
     draft, notes = apply_overrides(load_draft(request.name, request.config), request.overrides)
     if request.seeds is not None:
         draft = replace(draft, run={**draft.run, "seeds": Setting(request.seeds, "--seeds")})
-    return resolve(draft), notes
+    configuration = resolve(draft)
+    slow = python_rules(configuration)
+    if slow:
+        notes += (f"called in Python at every step, slower than the compiled loop: {', '.join(slow)}",)
+    return configuration, notes
 
 
 def _execute(run: "RunDirectory", configuration: "Configuration", request: Request) -> int:

@@ -1,6 +1,6 @@
 """What a balancing rule does at the end of a step: sum loads, update the newest price, put one in force."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from balancesim.kernels.jit import inner, strict
 IN_KERNEL = 0
 IN_PYTHON = 1
 ASSIGNED = 2
+
+_EXPONENT: Final = 0x7FF << 52
+"""The exponent bits of a float64, all set: infinite or NaN."""
 
 # States of a rule within a run.
 RUNNING = 0
@@ -59,9 +62,13 @@ class Rules(NamedTuple):
 
 @strict
 def within(price, limit):
-    """Whether every price is a number of magnitude at most ``limit``."""
+    """Whether every price is a number of magnitude at most ``limit``.
+
+    By its bits: inside a loop that is compiled for numbers alone, a comparison may take NaN for one.
+    """
+    bits = price.view(np.int64)
     for e in range(price.size):
-        if not abs(price[e]) <= limit:
+        if bits[e] & _EXPONENT == _EXPONENT or abs(price[e]) > limit:
             return False
     return True
 

@@ -34,6 +34,8 @@ class RuleRow:
     k: int
     n_experts: int
     horizon: int
+    n_groups: int
+    n_chosen_groups: int
     comparator: str
     modulus: float
     modulus_low: float
@@ -87,8 +89,9 @@ class RuleRow:
 
     @property
     def setting(self) -> str:
-        """Sizes of the run in the field's letters: "E=16, K=2, T=256, N=10,000"."""
-        return f"E={self.n_experts}, K={self.k}, T={self.n_tokens}, N={self.horizon:,}"
+        """Sizes of the run in the field's letters: "E=16, K=2, T=256, N=10,000", and a limit on groups."""
+        limit = f", {self.n_chosen_groups} of {self.n_groups} groups" if self.n_groups else ""
+        return f"E={self.n_experts}, K={self.k}, T={self.n_tokens}, N={self.horizon:,}{limit}"
 
     @property
     def comparator_text(self) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def tasks_of(configuration: Configuration) -> tuple[Task, ...]:
     """Every task of an experiment, in its order: groups, then seeds; within a task, rules."""
     found = []
     for group in configuration.groups:
-        shared = {"source": group.source, "files": _digests(group.source), "run": asdict(group.run)}
+        shared = {"source": group.source, "files": _digests(group.source), "run": group.run.deciding()}
         for seed in configuration.seeds:
             cells = tuple(
                 Cell(_hash({**shared, "rule": rule, "seed": seed}), group, rule, index, seed)

@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 from balancesim import balancers, sources
-from balancesim.errors import ConfigurationError, unknown_name
+from balancesim.errors import ConfigurationError, InputError, unknown_name
+from balancesim.groups import GroupLimit
+from balancesim.sweep.delays import NO_DELAYS, delay_keys
 from balancesim.sweep.experiment import Draft, Entry, Setting
 from balancesim.sweep.parameters import (
     Parameters,
@@ -25,6 +27,7 @@ from balancesim.sweep.seeds import parse_seeds, seeds_text
 StepUnit = Literal["score", "inverse-modulus", "spread", "percent-of-spread", "default"]
 DEFAULT_STEP_UNIT: StepUnit = "score"
 Comparator = Literal["auto", "population", "hindsight"]
+GroupScore = Literal["top2", "max"]
 
 _DEFAULT_UNITS = {
     "harmonic": "inverse-modulus",
@@ -45,12 +48,41 @@ class RunParameters:
     n_records: int = 64
     n_exact: int = 8
     comparator: Comparator = "auto"
+    n_groups: int = 0
+    n_chosen_groups: int = 0
+    group_score: GroupScore = "top2"
 
     def __post_init__(self) -> None:
-        least_values = (("n_tokens", 1), ("k", 1), ("horizon", 1), ("n_records", 2), ("n_exact", 0))
+        least_values = (
+            ("n_tokens", 1),
+            ("k", 1),
+            ("horizon", 1),
+            ("n_records", 2),
+            ("n_exact", 0),
+            ("n_groups", 0),
+            ("n_chosen_groups", 0),
+        )
         for name, least in least_values:
             if getattr(self, name) < least:
                 raise ConfigurationError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def groups(self) -> GroupLimit | None:
+        """The limit on groups of experts; None where ``n_groups`` is 0."""
+        if self.n_groups == 0 and self.n_chosen_groups > 0:
+            raise ConfigurationError(
+                f"n_chosen_groups = {self.n_chosen_groups} needs n_groups, a divisor of the number of experts"
+            )
+        if self.n_groups > 0 and self.n_chosen_groups == 0:
+            raise ConfigurationError(
+                f"n_groups = {self.n_groups} needs n_chosen_groups, how many groups a token may use"
+            )
+        return GroupLimit(self.n_groups, self.n_chosen_groups, self.group_score) if self.n_groups else None
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides a cell's numbers: keys of groups only where there is a limit."""
+        chosen = asdict(self)
+        return chosen if self.n_groups else {key: chosen[key] for key in chosen if "group" not in key}
 
 
 RUN_TYPES: Mapping[str, Any] = MappingProxyType(parameter_types(RunParameters))
@@ -90,7 +122,8 @@ class Configuration:
     choices : tuple of Choice
         The sources.
     rules : tuple of mapping
-        The rules: ``kind``, the class's fields and, for a rule with a step size, ``step_unit``.
+        The rules: ``kind``, the class's fields, for a rule with a step size ``step_unit``, and what there is
+        of `NO_DELAYS`' keys with another value.
     """
 
     name: str
@@ -166,13 +199,49 @@ def resolve(draft: Draft) -> Configuration:
                 f"k must be below the source's number of experts; {group.source['kind']} has {n_experts}, "
                 f"k is {group.run.k}"
             )
+        _check_groups(group, n_experts, rules)
     return configuration
+
+
+def python_rules(configuration: Configuration) -> tuple[str, ...]:
+    """The kinds of rule that are called in Python at every step, and slow down all that share their draws."""
+    kinds = dict.fromkeys(rule["kind"] for rule in configuration.rules)
+    return tuple(kind for kind in kinds if not balancers.registry()[kind].in_kernel())
 
 
 def build_source(parameters: Parameters) -> Any:
     """The source that resolved parameters describe, with the class's own seed."""
     cls = sources.registry()[parameters["kind"]]
     return cls(**{key: value for key, value in parameters.items() if key != "kind"})
+
+
+def _check_groups(group: Group, n_experts: int, rules: tuple[Parameters, ...]) -> None:
+    """Refuse a limit on groups that a group's source, K or a rule cannot have."""
+    limit = _limit_of(group.run)
+    if limit is None:
+        return
+    try:
+        limit.check(n_experts, group.run.k)
+    except InputError as error:
+        raise ConfigurationError(_in_run_keys(f"groups on source {group.source['kind']}: {error}")) from error
+    for rule in rules:
+        if not issubclass(balancers.registry()[rule["kind"]], balancers.PriceRule):
+            raise ConfigurationError(
+                f"n_groups limits what a price chooses, and rule {rule['kind']} assigns without one; "
+                "leave it out, as with --set rule=NAME"
+            )
+
+
+def _limit_of(run: RunParameters) -> GroupLimit | None:
+    try:
+        return run.groups
+    except InputError as error:
+        raise ConfigurationError(_in_run_keys(f"run: {error}")) from error
+
+
+def _in_run_keys(message: str) -> str:
+    """Name `GroupLimit`'s arguments as the experiment's keys."""
+    return message.replace("`n_chosen`", "`n_chosen_groups`").replace('score="max"', 'group_score = "max"')
 
 
 def differences(here: Any, there: Any, path: str = "") -> list[str]:
@@ -236,9 +305,13 @@ def _rules(index: int, entry: Entry) -> Iterator[Parameters]:
     types = rule_types(cls)
     for values in combinations(entry.settings, types, entry.kind.value):
         unit = values.pop("step_unit", DEFAULT_STEP_UNIT)
+        delays = {key: values.pop(key) for key in delay_keys(cls) if key in values}
         origins = {key: setting.origin for key, setting in entry.settings.items()}
-        build(cls, values, origins, f"rule[{index}]")
+        rule = build(cls, values, origins, f"rule[{index}]")
+        if delays:
+            build(balancers.Delayed, {"rule": rule, **delays}, origins, f"rule[{index}]")
         resolved = _resolved(entry, cls, values)
+        resolved.update({key: value for key, value in delays.items() if value != NO_DELAYS[key]})
         if "step_unit" in types:
             if isinstance(resolved["step_size"], str):
                 unit = "score"
@@ -249,9 +322,17 @@ def _rules(index: int, entry: Entry) -> Iterator[Parameters]:
 
 
 def rule_types(cls: type) -> dict[str, Any]:
-    """The keys of a rule: its class's fields and, where it has a step size, the unit that is given in."""
+    """The keys of a rule: its class's fields, the unit of its step size if it has one, a price's delays."""
     types = parameter_types(cls)
-    return {**types, "step_unit": StepUnit} if "step_size" in types else types
+    if "step_size" in types:
+        types["step_unit"] = StepUnit
+    return {**types, **dict.fromkeys(delay_keys(cls), int)}
+
+
+def rule_defaults(cls: type) -> dict[str, Any]:
+    """What the keys of `rule_types` are if omitted; a key without a default is absent."""
+    standard = {**NO_DELAYS, "step_unit": DEFAULT_STEP_UNIT, **defaults(cls)}
+    return {key: standard[key] for key in rule_types(cls) if key in standard}
 
 
 def _class_of(what: str, entry: Entry, known: Mapping[str, type]) -> type:
@@ -283,6 +364,7 @@ def reference_rule(configuration: Configuration) -> int:
     """The index of the rule that others are compared with: the first that has all of ``reference``'s keys."""
     wanted = configuration.reference.items()
     for index, rule in enumerate(configuration.rules):
-        if wanted and all(rule.get(key) == value for key, value in wanted):
+        whole = {**rule_defaults(balancers.registry()[rule["kind"]]), **rule}
+        if wanted and all(whole.get(key) == value for key, value in wanted):
             return index
     return 0

@@ -20,7 +20,7 @@ _SHARED = (
     "group", "source", "source_kind", "source_parameters", "rule", "rule_kind", "rule_parameters", "causal",
     "schedule", "step_multiple", "step_unit", "step_size", "mu_times_step", "modulus", "modulus_low",
     "modulus_high", "modulus_method", "exchangeable", "spread", "n_tokens", "k", "n_experts", "horizon",
-    "comparator",
+    "comparator", "every", "lag", "n_ranks", "n_groups", "n_chosen_groups", "group_score",
 )  # fmt: skip
 _MEANS = (
     "max_violation_floor", "window_max_violation", "window_max_violation_floor", "score_kept",
@@ -127,7 +127,7 @@ def _growth(curves: list[_Curve], causal: bool) -> dict[str, Any]:
     elif not curves:
         verdict, reason = "inconclusive", "no seed reached the horizon"
     elif not all(np.isfinite(regret).all() for _, regret in curves):
-        verdict, reason = "not fitted", "the rule has no price, and so no regret"
+        verdict, reason = "not fitted", "regret is not defined: no price, or a choice other than the K best"
     else:
         fit = theory.fit_growth(curves[0][0], np.stack([regret for _, regret in curves]))
         estimates = {name: getattr(fit, name)[:3] for name in ("slope", "exponent", "plain_exponent")}
@@ -141,7 +141,10 @@ def _growth(curves: list[_Curve], causal: bool) -> dict[str, Any]:
 
 
 def _predictions(cell: dict[Any, Any]) -> dict[str, float]:
+    """S7's slope, S8's exponent, S4's bound: of undelayed updates, tokens choosing among all experts."""
     slope = exponent = bound = math.nan
+    if (cell["every"], cell["lag"], cell["n_ranks"]) != (1, 0, 1) or cell["n_groups"]:
+        return {"predicted_slope": slope, "predicted_exponent": exponent, "bound": bound}
     modulus, multiple = float(cell["modulus"]), float(cell["mu_times_step"])
     k, n_experts, n_tokens = int(cell["k"]), int(cell["n_experts"]), int(cell["n_tokens"])
     if cell["schedule"] == "harmonic" and multiple > 0.5 and cell["exchangeable"]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from balancesim import balancers
 from balancesim.numbers import is_number
-from balancesim.sweep.configuration import Configuration, Group, build_source
-from balancesim.sweep.parameters import Parameters, defaults
+from balancesim.sweep.configuration import Configuration, Group, build_source, rule_defaults
+from balancesim.sweep.parameters import Parameters
 
 _LONGEST_LIST = 40
 _NAMED = ("kind", "schedule", "step_size", "step_unit")
@@ -39,7 +39,7 @@ def _rule_label(rule: Parameters) -> str:
         label += f" {step}"
     elif step is not None:
         label += f" {step:g}" if rule["step_unit"] == "score" else f" x{step:g}"
-    standard = defaults(balancers.registry()[rule["kind"]])
+    standard = rule_defaults(balancers.registry()[rule["kind"]])
     extra = {key: value for key, value in rule.items() if standard.get(key, value) != value}
     text = _text(extra, _NAMED)
     return f"{label}, {text}" if text else label
@@ -48,6 +48,8 @@ def _rule_label(rule: Parameters) -> str:
 def _run_text(group: Group) -> str:
     run = group.run
     text = f"T={run.n_tokens}, K={run.k}, E={group.source.get('n_experts', '?')}, N={run.horizon}"
+    if run.n_groups:
+        text += f", {run.n_chosen_groups} of {run.n_groups} groups ({run.group_score})"
     return f"{text}, against {run.comparator}, {run.n_records} records, {run.n_exact} exact"
 
 

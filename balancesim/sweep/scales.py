@@ -7,6 +7,7 @@ from typing import Any
 from balancesim import balancers
 from balancesim.errors import ConfigurationError, InputError
 from balancesim.sweep.configuration import Group, build_source
+from balancesim.sweep.delays import delays_of
 from balancesim.sweep.parameters import Parameters
 from balancesim.types import Estimate
 
@@ -91,10 +92,11 @@ def step_in_score_units(rule: Parameters, scale: Scale, where: str) -> float | s
 
 
 def build_rule(rule: Parameters, step_size: float | str | None) -> Any:
-    """The rule that resolved parameters describe, with its step in score units."""
-    cls = balancers.registry()[rule["kind"]]
-    settings = {key: value for key, value in rule.items() if key not in ("kind", "step_unit")}
-    return cls(**settings if step_size is None else {**settings, "step_size": step_size})
+    """The rule that resolved parameters describe, with its step in score units and its delays."""
+    cls, delays = balancers.registry()[rule["kind"]], delays_of(rule)
+    settings = {key: value for key, value in rule.items() if key not in ("kind", "step_unit", *delays)}
+    built: Any = cls(**settings if step_size is None else {**settings, "step_size": step_size})
+    return balancers.Delayed(rule=built, **delays) if delays else built
 
 
 def _counted(source: Any, group: Group) -> Estimate:

@@ -13,6 +13,7 @@ from balancesim.errors import RunDirectoryError
 from balancesim.sweep.atomic import write_json
 from balancesim.sweep.cells import Task, canonical_json, tasks_of
 from balancesim.sweep.configuration import Configuration
+from balancesim.sweep.delays import NO_DELAYS, delays_of
 from balancesim.sweep.labels import group_labels, rule_labels
 from balancesim.sweep.parts import (
     CURVES,
@@ -51,10 +52,16 @@ _SCHEMA = pa.schema(
         ("step_multiple", pa.float64()),
         ("step_unit", pa.string()),
         ("step_size", pa.float64()),
+        ("every", pa.int64()),
+        ("lag", pa.int64()),
+        ("n_ranks", pa.int64()),
         ("n_tokens", pa.int64()),
         ("k", pa.int64()),
         ("n_experts", pa.int64()),
         ("horizon", pa.int64()),
+        ("n_groups", pa.int64()),
+        ("n_chosen_groups", pa.int64()),
+        ("group_score", pa.string()),
         ("seed", pa.int64()),
         ("comparator", pa.string()),
         ("comparator_gain", pa.float64()),
@@ -212,6 +219,10 @@ def _summary(run: RunDirectory, configuration: Configuration) -> pa.Table:
                 "schedule": cell.rule.get("schedule"),
                 "step_multiple": step if isinstance(step, int | float) else math.nan,
                 "step_unit": cell.rule.get("step_unit"),
+                **(delays_of(cell.rule) or NO_DELAYS),
+                "n_groups": parameters.n_groups,
+                "n_chosen_groups": parameters.n_chosen_groups,
+                "group_score": parameters.group_score if parameters.n_groups else None,
                 "n_tokens": parameters.n_tokens,
                 "k": parameters.k,
                 "horizon": parameters.horizon,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from balancesim.balancers import Delayed
 from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
 from balancesim.sweep.atomic import write_json
 from balancesim.sweep.cells import Task
@@ -103,6 +104,7 @@ def _simulate(assignment: Assignment, progress: Callable[[float], None]) -> "Seq
         n_records=parameters.n_records,
         n_exact=parameters.n_exact,
         comparator=parameters.comparator,
+        groups=parameters.groups,
         progress=lambda steps: progress(steps / parameters.horizon),
     )
 
@@ -124,7 +126,8 @@ def _identity(assignment: Assignment, index: int) -> dict[str, Any]:
 
 def _measures(run: "Run") -> dict[str, Any]:
     """What one cell came to."""
-    step = getattr(run.rule, "step_size", np.nan)
+    rule = run.rule.rule if isinstance(run.rule, Delayed) else run.rule
+    step = getattr(rule, "step_size", np.nan)
     return {
         "causal": run.rule.causal,
         "step_size": step if isinstance(step, float | int) else np.nan,

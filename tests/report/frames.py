@@ -20,6 +20,8 @@ GROUP = {
     "k": 2,
     "n_experts": 16,
     "horizon": 1000,
+    "n_groups": 0,
+    "n_chosen_groups": 0,
     "comparator": "population",
     "modulus": 1.07,
     "modulus_low": 1.07,
