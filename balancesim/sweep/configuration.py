@@ -200,6 +200,12 @@ def resolve(draft: Draft) -> Configuration:
                 f"k is {group.run.k}"
             )
         _check_groups(group, n_experts, rules)
+        for rule in rules:
+            if rule.get("n_ranks", 1) > group.run.n_tokens:
+                raise ConfigurationError(
+                    f"n_ranks of rule {rule['kind']} must be at most n_tokens = {group.run.n_tokens}, "
+                    f"got {rule['n_ranks']}"
+                )
     return configuration
 
 

@@ -18,7 +18,5 @@ def delay_keys(cls: type) -> tuple[str, ...]:
 
 
 def delays_of(rule: Parameters) -> dict[str, int]:
-    """A resolved rule's delays: all of them where there is one, else none."""
-    keys = delay_keys(balancers.registry()[rule["kind"]])
-    given = {key: rule[key] for key in keys if key in rule}
-    return {**NO_DELAYS, **given} if given else {}
+    """A resolved rule's delays other than none."""
+    return {key: rule[key] for key in delay_keys(balancers.registry()[rule["kind"]]) if key in rule}

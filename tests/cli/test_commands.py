@@ -8,7 +8,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
-from balancesim import __version__
+from balancesim import __version__, balancers
 from balancesim.cli import main
 from balancesim.sweep.session import run_sweep
 from balancesim.sweep.store import RunDirectory
@@ -46,9 +46,6 @@ def test_list() -> None:
     result = call("list")
     for title in ("experiments:", "rules:", "sources:", "checks:"):
         assert title in result.stdout
-    rules = dict(line.split(maxsplit=1) for line in call("list", "rules").stdout.splitlines())
-    assert rules["alf-lb"].endswith("(causal)")
-    assert rules["exact"].endswith("(current-batch)")
     assert "student-t" in call("list", "sources").stdout
     document = json.loads(call("list", "experiments", "--json").stdout)
     assert document["experiments"]["regret-sweep"].startswith("How the regret of ALF-LB grows")
@@ -68,13 +65,41 @@ def test_describe_a_source_and_a_rule() -> None:
     assert "n_experts = required" in result.stdout
     document = json.loads(call("describe", "alf-lb", "--json").stdout)
     assert (document["is"], document["timing"]) == ("rule", "causal")
-    assert set(document["keys"]) == {"schedule", "step_size", "step_unit", "recentre", "radius", "delay"}
+    own = {"schedule", "step_size", "step_unit", "recentre", "radius", "delay"}
+    assert set(document["keys"]) == {*own, "every", "lag", "n_ranks"}
+    assert document["runs"] == "in the compiled loop"
+    text = call("describe", "alf-lb").stdout
+    assert "\nfrom: arXiv:2408.15664; " in text
+    assert "\n  n_ranks = 1  (int)\n" in text
+    assert "\n  radius = none  (float | none)\n" in text
+    assert text.rstrip().endswith("see `balancesim.balancers.Delayed`.")
+
+
+def test_list_rules() -> None:
+    """Every rule with its parameters and source; what there is to say of it is in the document too."""
+    text = call("list", "rules").stdout
+    assert "alf-lb  The rule of Wang et al. (2024)" in text
+    assert "\n        causal, selection, in the compiled loop; from: arXiv:2408.15664" in text
+    assert "\n        keys: schedule='harmonic', step_size=1.0, " in text
+    assert "every=1, lag=0, n_ranks=1\n" in text
+    assert "current-batch, assigns the batch, in Python at every step (slower); from: ours" in text
+    rules = json.loads(call("list", "rules", "--json").stdout)["rules"]
+    assert set(rules) == set(balancers.registry())
+    for name, rule in rules.items():
+        assert rule["text"], name
+        assert rule["timing"] in {"causal", "current-batch"}, name
+        assert rule["acts"] in {"selection", "gradient", "assigns the batch"}, name
+        assert rule["runs"] in {"in the compiled loop", "in Python at every step (slower)"}, name
+        assert rule["reference"], f"{name}: say in the class attribute `reference` where the rule comes from"
+    assert rules["alf-lb"]["keys"]["step_size"] == {"type": "float | 'auto'", "default": 1.0}
+    assert rules["exact"]["keys"] == rules["none"]["keys"] == {}
 
 
 def test_describe_exact() -> None:
     result = call("describe", "exact")
-    assert result.stdout.startswith("exact (rule, current-batch, balancesim.balancers.exact.Exact)")
+    assert result.stdout.startswith("exact (rule, current-batch, assigns the batch, in Python at every step")
     assert "the floor or the ceiling of T K / E" in result.stdout
+    assert result.stdout.endswith("\nIt takes no keys.\n")
     assert json.loads(call("describe", "exact", "--json").stdout)["timing"] == "current-batch"
 
 
@@ -145,6 +170,10 @@ def test_completion_knows_experiments_rules_sources_and_keys() -> None:
     assert {"regret-sweep", "pareto", "alf-lb"} <= set(complete("describe", ""))
     assert complete("run", "--set", "source.tail") == ["source.tail_index="]
     assert complete("run", "--set", "rule.s") == ["rule.schedule=", "rule.step_size=", "rule.step_unit="]
+    assert complete("run", "--set", "rule.ev") == ["rule.every="]
+    assert complete("run", "--set", "rule.la") == ["rule.lag="]
+    assert complete("run", "--set", "rule.n_r") == ["rule.n_ranks="]
+    assert complete("run", "--set", "n_g") == ["n_groups="]
     assert complete("run", "--set", "hor") == ["horizon="]
     assert complete("run", "--set", "source=norm") == ["source=normal"]
     assert complete("run", "--set", "source=normal,par") == ["source=normal,pareto"]

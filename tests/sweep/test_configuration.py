@@ -1,18 +1,25 @@
 import tomllib
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
 
+from balancesim import balancers
+from balancesim.balancers import AlfLB, Delayed
 from balancesim.errors import ConfigurationError
+from balancesim.groups import GroupLimit
 from balancesim.sweep.cells import tasks_of
-from balancesim.sweep.configuration import differences, reference_rule, resolve
+from balancesim.sweep.configuration import differences, reference_rule, resolve, rule_types
+from balancesim.sweep.delays import NO_DELAYS, delay_keys
 from balancesim.sweep.experiment import find_experiment, read_draft
 from balancesim.sweep.labels import group_labels, rule_labels
+from balancesim.sweep.scales import build_rule
 from balancesim.sweep.toml_text import toml_text
 from tests.sweep.tiny import TINY, configuration
 
 SOURCE = "[[source]]\nkind = 'normal'\nn_experts = 4\n"
 RULE = "[[rule]]\nkind = 'none'\n"
+ALF = "[[rule]]\nkind = 'alf-lb'\n"
 
 
 def refusal(folder: Path, text: str) -> str:
@@ -174,6 +181,45 @@ def test_twins_are_one(tmp_path: Path) -> None:
             SOURCE + RULE + "[reference]\nschedul = 'sign'\n",
             "reference.schedul: unknown key 'schedul'; did you mean",
         ),
+        (SOURCE + RULE + "every = 4\n", "rule[0].every: unknown key of none 'every'"),
+        (SOURCE + "[[rule]]\nkind = 'exact'\nlag = 1\n", "rule[0].lag: unknown key of exact 'lag'"),
+        (SOURCE + ALF + "evry = 4\n", "rule[0].evry: unknown key of alf-lb 'evry'; did you mean 'every'?"),
+        (SOURCE + ALF + "every = 0\n", "rule[0].every: `every` must be at least 1, got 0"),
+        (SOURCE + ALF + "lag = [0, -1]\n", "rule[0].lag: `lag` must be at least 0, got -1"),
+        (SOURCE + ALF + "n_ranks = 1.5\n", "rule[0].n_ranks: expected `int`, got `float`"),
+        (SOURCE + ALF + "n_ranks = 0\n", "rule[0].n_ranks: `n_ranks` must be at least 1, got 0"),
+        (SOURCE + ALF + "n_ranks = 300\n", "n_ranks of rule alf-lb must be at most n_tokens = 256, got 300"),
+        (SOURCE + RULE + "[run]\nn_groups = -1\n", "run.n_groups: `n_groups` must be at least 0, got -1"),
+        (
+            SOURCE + RULE + "[run]\nn_group = 2\n",
+            "run.n_group: unknown key 'n_group'; did you mean",
+        ),
+        (SOURCE + RULE + "[run]\nn_groups = 2\n", "n_groups = 2 needs n_chosen_groups"),
+        (SOURCE + RULE + "[run]\nn_chosen_groups = 2\n", "n_chosen_groups = 2 needs n_groups"),
+        (
+            SOURCE + RULE + "[run]\nn_groups = 3\nn_chosen_groups = 1\n",
+            "groups on source normal: `n_groups` must divide the 4 experts, got 3",
+        ),
+        (
+            SOURCE + RULE + "[run]\nn_groups = 2\nn_chosen_groups = 3\n",
+            "run: `n_chosen_groups` must be at most n_groups = 2, got 3",
+        ),
+        (
+            SOURCE + RULE + "[run]\nk = 3\nn_groups = 2\nn_chosen_groups = 1\n",
+            "`n_chosen_groups` = 1 groups hold 2 experts, below k = 3",
+        ),
+        (
+            SOURCE + RULE + "[run]\nn_groups = 4\nn_chosen_groups = 2\n",
+            'leaves one expert a group; "top2" needs two, use group_score = "max"',
+        ),
+        (
+            SOURCE + RULE + "[run]\nn_groups = 2\nn_chosen_groups = 1\ngroup_score = 'top3'\n",
+            "run.group_score: unknown value 'top3'; did you mean 'top2'?",
+        ),
+        (
+            SOURCE + "[[rule]]\nkind = 'exact'\n[run]\nn_groups = 2\nn_chosen_groups = 1\n",
+            "n_groups limits what a price chooses, and rule exact assigns without one",
+        ),
         ("[[source]]\nkind = 'normal'\n" + RULE, "source[0] (Normal) needs n_experts"),
         ("[[source]]\nkind = ['normal']\n" + RULE, "source[0].kind: unknown source"),
         (
@@ -225,3 +271,62 @@ def test_the_reference_falls_back_to_the_first_rule(tmp_path: Path) -> None:
         reference_rule(configuration(tmp_path, TINY.replace('reference = { schedule = "harmonic" }', "")))
         == 0
     )
+
+
+def test_delays_are_keys_of_every_rule_with_a_price_of_its_own(tmp_path: Path) -> None:
+    config = configuration(tmp_path, SOURCE + ALF + "every = [1, 4]\nlag = [0, 1]\nn_ranks = 1\n")
+    # What is omitted and what has its default are the same rule, with the same key of its cells.
+    assert config.rules[0] == configuration(tmp_path, SOURCE + ALF).rules[0]
+    assert [(rule.get("every"), rule.get("lag")) for rule in config.rules] == [
+        (None, None),
+        (None, 1),
+        (4, None),
+        (4, 1),
+    ]
+    assert rule_labels(config) == (
+        "harmonic 1",
+        "harmonic 1, lag=1",
+        "harmonic 1, every=4",
+        "harmonic 1, every=4, lag=1",
+    )
+    again = configuration(tmp_path, toml_text(config.document()))
+    assert again.rules == config.rules
+    assert set(rule_types(AlfLB)) - {item.name for item in fields(AlfLB)} == {"step_unit", *NO_DELAYS}
+
+
+def test_a_reference_may_name_a_delay(tmp_path: Path) -> None:
+    rules = ALF + "every = [4, 1]\n"
+    for every, index in ((4, 0), (1, 1), (2, 0)):
+        text = SOURCE + rules + f"[reference]\nevery = {every}\n"
+        assert reference_rule(configuration(tmp_path, text)) == index
+
+
+def test_a_rule_s_own_key_wins_over_a_delay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Lagging(AlfLB):
+        lag: float = 0.5
+
+    assert delay_keys(Lagging) == ("every", "n_ranks")
+    known = {**balancers.registry(), "lagging": Lagging}
+    monkeypatch.setattr("balancesim.balancers.registry", lambda: known)
+    rule = configuration(tmp_path, SOURCE + "[[rule]]\nkind = 'lagging'\nlag = 0.25\nevery = 2\n").rules[0]
+    built = build_rule(rule, 1.0)
+    assert isinstance(built, Delayed)
+    assert (built.rule.lag, built.lag, built.every) == (0.25, 0, 2)
+
+
+def test_groups_are_an_axis_of_a_run(tmp_path: Path) -> None:
+    text = SOURCE.replace("4", "8") + RULE + "[run]\nn_groups = 4\nn_chosen_groups = [4, 2]\n"
+    config = configuration(tmp_path, text)
+    assert [group.run.groups for group in config.groups] == [GroupLimit(4, 4), GroupLimit(4, 2)]
+    assert ["2 of 4 groups (top2)" in label for label in group_labels(config)] == [False, True]
+    assert configuration(tmp_path, toml_text(config.document())) == config
+
+
+def test_no_groups_leave_the_cells_as_they_were(tmp_path: Path) -> None:
+    plain = configuration(tmp_path, SOURCE + RULE).groups[0].run
+    assert plain.groups is None
+    assert not [key for key in plain.deciding() if "group" in key]
+    assert replace(plain, group_score="max").deciding() == plain.deciding()
+    limited = replace(plain, n_groups=2, n_chosen_groups=1)
+    assert limited.deciding() != replace(limited, group_score="max").deciding()

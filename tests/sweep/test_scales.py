@@ -1,9 +1,11 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from balancesim import sources, theory
+from balancesim.balancers import AlfLB, Delayed
 from balancesim.errors import ConfigurationError
 from balancesim.sweep.scales import Scale, build_rule, scale_of, step_in_score_units
 from tests.sweep.tiny import TINY, configuration
@@ -28,6 +30,13 @@ def test_rules_without_a_number() -> None:
     auto = {"kind": "alf-lb", "step_size": "auto", "step_unit": "score"}
     assert step_in_score_units(auto, UNKNOWN, "here") == "auto"
     assert build_rule(auto, "auto").step_size == "auto"
+
+
+def test_delays_are_around_the_rule() -> None:
+    rule = {"kind": "alf-lb", "schedule": "sign", "step_size": 3.0, "step_unit": "spread", "every": 4}
+    built = build_rule(rule, 24.0)
+    assert built == Delayed(rule=AlfLB(schedule="sign", step_size=24.0), every=4)
+    assert build_rule({**rule, "lag": 1, "n_ranks": 2}, 24.0) == replace(built, lag=1, n_ranks=2)
 
 
 def test_an_unknown_modulus_is_a_clear_error() -> None:
