@@ -212,3 +212,18 @@ def test_groups_without_room_end_the_run() -> None:
     assert run.status.step == 2
     assert run.steps.tolist() == [1, 2]
     assert "at step 3 of 3: a token's groups hold fewer than k = 3 unmasked experts" in run.status.reason
+
+
+@pytest.mark.parametrize("schedule", ["harmonic", "sign"])
+def test_prices_balance_under_a_limit(schedule: Any) -> None:
+    """One fixed draw; a mean over 150 steps has a relative standard error of about 2 %."""
+    source = Normal(n_experts=16, offsets="iqr", seed=11)
+    sizes = {"n_tokens": 256, "k": 4, "horizon": 1500, "n_records": 1500, "n_exact": 0}
+    rules = [NoBalance(), AlfLB(schedule=schedule, step_size=1.0 if schedule == "harmonic" else 0.01)]
+    none, balanced = bs.simulate(rules, source, **sizes, groups=bs.GroupLimit(4, 2))  # type: ignore[call-overload]
+    floor = bs.theory.max_violation_floor(256, 16, 4).value
+    assert none.max_violation[-150:].mean() > 3.0 * floor
+    assert balanced.max_violation[-150:].mean() < 1.1 * floor
+    # Groups are balanced with their experts: over 150 batches, to a few per cent of their load.
+    loads = balanced.loads[-150:].sum(axis=0).reshape(4, -1).sum(axis=1)
+    assert bs.max_violation(loads) < 0.05
