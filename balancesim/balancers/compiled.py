@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from balancesim.balancers.protocol import KernelForm, PriceRule
 from balancesim.errors import InputError
+from balancesim.routing import padded
 from balancesim.types import Float64Array, FloatArray, IntArray
 
 
@@ -80,7 +81,8 @@ class CompiledRule(PriceRule):
         n_tokens, n_experts = scores.shape
         memory = self._memory_of(state, n_experts, n_tokens).copy()
         contiguous: Any = np.ascontiguousarray(scores)
-        observe_scores(self.compiled_observe, self._numbers(), contiguous, state.price, state.k, memory)
+        bias = padded(state.price.astype(scores.dtype))
+        observe_scores(self.compiled_observe, self._numbers(), contiguous, bias, state.k, memory)
         return state._replace(memory=memory, n_tokens=n_tokens)
 
     def update(

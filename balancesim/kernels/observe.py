@@ -33,14 +33,12 @@ def observe_scores(
     function: object,
     parameters: Float64Array,
     scores: FloatArray,
-    bias: Float64Array,
+    bias: FloatArray,
     k: int,
     memory: Float64Array,
 ) -> None:
-    """Show (T, E) scores that were routed with a bias (E,) to a rule's compiled function, in tiles."""
+    """Show (T, E) scores that were routed with a bias, padded for tiles, to a rule's compiled function."""
     from numba import from_dtype
 
-    from balancesim.routing import padded
-
     address = address_of(function, observe_arguments(from_dtype(scores.dtype)))
-    _observe_tokens(address, parameters, scores, padded(bias.astype(scores.dtype)), k, memory)
+    _observe_tokens(address, parameters, scores, bias, k, memory)
