@@ -95,6 +95,18 @@ def strict(function: Callable[..., Any]) -> Any:
 
 
 def rule_kernel(function: Callable[..., Any]) -> Any:
-    """Compile what a balancing rule does in the loop: cached on disk, safe with infinities and NaN."""
+    """Compile what a balancing rule does in the loop: cached on disk, safe with infinities and NaN.
+
+    Parameters
+    ----------
+    function : callable
+        An update or an observation with the arguments that `balancers.CompiledRule` names, in the Python that
+        Numba compiles.
+
+    Returns
+    -------
+    compiled function
+        To be held in a ``staticmethod`` of the rule.
+    """
     function.__qualname__ += f"-{_DIGEST}"
     return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
