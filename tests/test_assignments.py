@@ -137,8 +137,8 @@ def changed(token: int, place: int, expert: int) -> Any:
         ((Assignment(GOOD[:59]), None), r"must return \(T, K\) = \(60, 2\) experts, got \(59, 2\)"),
         ((Assignment(GOOD[:, :1]), None), r"got \(60, 1\)"),
         ((Assignment(GOOD.astype(np.float64)), None), "must return integers for experts, got float64"),
-        ((Assignment(changed(7, 1, 8)), None), "experts from 0 to 7, got 8 at token 7"),
-        ((Assignment(changed(7, 0, -1)), None), "experts from 0 to 7, got -1 at token 7"),
+        ((Assignment(changed(7, 1, 8)), None), "from 0 to 7, or -1 for an empty place, got 8 at token 7"),
+        ((Assignment(changed(7, 0, -2)), None), "or -1 for an empty place, got -2 at token 7"),
         (
             (Assignment(changed(9, 1, 0)), None),
             "different experts for a token, got expert 0 twice at token 9",

@@ -3,23 +3,31 @@
 from collections.abc import Mapping
 
 from balancesim.balancers.alf_lb import AlfLB
+from balancesim.balancers.auction import Auction
+from balancesim.balancers.capacity_drop import CapacityDrop
 from balancesim.balancers.compiled import CompiledRule, Delayed
 from balancesim.balancers.exact import Exact
+from balancesim.balancers.expert_choice import ExpertChoice
 from balancesim.balancers.none import NoBalance
 from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
+from balancesim.balancers.sinkhorn import Sinkhorn
 from balancesim.kernels.jit import rule_kernel
 
 __all__ = [
     "AlfLB",
     "Assignment",
+    "Auction",
     "BatchRule",
+    "CapacityDrop",
     "CompiledRule",
     "Delayed",
     "Exact",
+    "ExpertChoice",
     "KernelForm",
     "NoBalance",
     "PriceRule",
     "Rule",
+    "Sinkhorn",
     "registry",
     "rule_kernel",
 ]
