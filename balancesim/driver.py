@@ -217,7 +217,8 @@ class Driver:
                 self._assign(chunk)
             run_steps(
                 self._draw_of(chunk), chunk.model, self.kernel_rules, self.tally, self.record,
-                self.workspace, kernel_groups, chunk.first + 1, chunk.last + 1, self.n_tokens, self.k, limit, self.largest_price,
+                self.workspace, kernel_groups, chunk.first + 1, chunk.last + 1, self.n_tokens, self.k, limit,
+                self.largest_price,
             )  # fmt: skip
             if self.states:
                 self._update(chunk)
@@ -229,7 +230,7 @@ class Driver:
         return [self._read_off(s, found) for s, found in enumerate(self._compare())]
 
     def _draw_of(self, chunk: Chunk) -> Any:
-        """What kernels draw a chunk's scores with; looked up once a model, as that costs as much as a step."""
+        """What kernels draw a chunk's scores with; looked up once a model, which costs as much as a step."""
         if self.draw[0] is not chunk.model:
             self.draw = (chunk.model, draw_pointer(chunk.model, self.workspace.tile.dtype))
         return self.draw[1]
