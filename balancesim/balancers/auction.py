@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from balancesim.balancers.protocol import Assignment, BatchRule
+from balancesim.errors import InputError
 from balancesim.exact.feasibility import infeasible
 from balancesim.exact.problem import AssignmentProblem
 from balancesim.numbers import check_int, check_positive
@@ -123,8 +124,7 @@ class Auction(BatchRule):
             return Assignment(None, reason=reason + "raise that or `epsilon`"), state
         held = held[:n_tokens]
         if np.isneginf(scores[held]).any():
-            error = infeasible(AssignmentProblem.of(scores, k=state))
-            return Assignment(None, reason=str(error)), state
+            return Assignment(None, reason=_why_masked(scores, state)), state
         experts = np.empty((n_tokens, state), np.int64)
         list_experts(held, experts)
         return Assignment(experts, price.mean() - price), state
@@ -140,3 +140,12 @@ class Auction(BatchRule):
 
     def describe(self) -> str:
         return f"auction, epsilon {self.epsilon:.4g}"
+
+
+def _why_masked(scores: FloatArray, k: int) -> str:
+    """Say which experts masks leave too few tokens."""
+    try:
+        error = infeasible(AssignmentProblem.of(scores, k=k))
+    except InputError as found:
+        error = found
+    return str(error or "prices were rounded too coarsely to keep off masked experts; raise `epsilon`")

@@ -19,7 +19,7 @@ def plain(scores, k, temperature, n_iterations):
     return temperature * np.log(scale), np.abs(scale * (matrix.T @ rows) / load - 1.0).max()
 
 
-def by_logarithms(scores, k, temperature, n_iterations):
+def by_logarithms(scores, temperature, n_iterations):
     n_tokens, n_experts = scores.shape
     price = np.zeros(n_experts)
     for iteration in range(n_iterations + 1):
@@ -58,7 +58,7 @@ def test_nothing_underflows(temperature):
     with np.errstate(all="ignore"):  # the negative control
         assert not np.isfinite(plain(scores, 1, temperature, 5)[0]).all()
     price, _, error = scaled(scores, 1, temperature, 5)
-    expected = by_logarithms(scores, 1, temperature, 5)
+    expected = by_logarithms(scores, temperature, 5)
     # Exponents up to 30/temperature, each right to 2**-53 of itself, times the temperature, some 20 of them.
     np.testing.assert_allclose(price, expected[0], atol=1e-13)
     # The error is a sum of exponentials of such exponents.
