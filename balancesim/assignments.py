@@ -18,7 +18,7 @@ def assign(rule: BatchRule, state: Any, scores: FloatArray, k: int) -> tuple[Ass
     Raises
     ------
     InputError
-        If that is not an assignment of k different, unmasked experts to each token, with a bias per expert or
+        If that is not an assignment of different, unmasked experts to each token, with a bias per expert or
         none; the message names the first token that is wrong.
     """
     found: Any = rule.assign(state, scores.copy())
@@ -54,12 +54,36 @@ def as_price(bias: Any, n_experts: int, what: str) -> Float64Array:
 
 
 def chosen_scores(scores: FloatArray, experts: IntArray) -> Float64Array:
-    """The scores of each token's experts, (T, K) float64 ascending.
+    """The scores of each token's experts, (T, M) float64 ascending, after zeros for its empty places."""
+    chosen = np.take_along_axis(scores, experts, axis=1).astype(np.float64)
+    empty = experts < 0
+    if not empty.any():
+        return np.sort(chosen, axis=1)
+    chosen[empty] = -np.inf
+    chosen = np.sort(chosen, axis=1)
+    chosen[np.isneginf(chosen)] = 0.0
+    return chosen
 
-    Differences of sums are taken between such rows place by place, so that a large score that both sides hold
-    never enters the difference (S5).
+
+def excess(scores: Float64Array, other: Float64Array) -> float:
+    """Sum of (T, M) chosen scores minus that of (T, K), K <= M, both ascending.
+
+    Taken place by place from the largest on, so that a large score that both sides hold never enters the
+    difference (S5). An empty place scores zero, and so does one that only the other side has.
     """
-    return np.sort(np.take_along_axis(scores, experts, axis=1).astype(np.float64), axis=1)
+    more = scores.shape[1] - other.shape[1]
+    return float((scores[:, more:] - other).sum()) + float(scores[:, :more].sum())
+
+
+def empty_places(experts: IntArray, k: int) -> int:
+    """Places among each token's first K that stay empty, summed over tokens."""
+    held = np.count_nonzero(experts >= 0, axis=1)
+    return int(np.maximum(k - held, 0).sum())
+
+
+def loads_of(experts: IntArray, n_experts: int) -> IntArray:
+    """Tokens that each expert received, (E,)."""
+    return np.bincount(experts.ravel() + 1, minlength=n_experts + 1)[1:]
 
 
 def top_scores(scores: FloatArray, k: int) -> Float64Array:
@@ -84,24 +108,25 @@ def _checked(experts: Any, scores: FloatArray, k: int) -> IntArray:
     n_tokens, n_experts = scores.shape
     array: NDArray[Any] = np.asarray(experts)
     must = "`rule`.assign must return"
-    if array.shape != (n_tokens, k):
-        raise InputError(f"{must} (T, K) = ({n_tokens}, {k}) experts, got {array.shape}")
+    if array.ndim != 2 or len(array) != n_tokens or array.shape[1] < k:
+        raise InputError(f"{must} (T, K) = ({n_tokens}, {k}) experts, or more places, got {array.shape}")
     if not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"{must} integers for experts, got {array.dtype}")
-    outside = (array < 0) | (array >= n_experts)
+    outside = (array < -1) | (array >= n_experts)
     if outside.any():
         token, place = np.argwhere(outside)[0]
         raise InputError(
-            f"{must} experts from 0 to {n_experts - 1}, got {array[token, place]} at token {token}"
+            f"{must} experts from 0 to {n_experts - 1}, or -1 for an empty place, "
+            f"got {array[token, place]} at token {token}"
         )
     ordered = np.sort(array, axis=1)
-    repeated = ordered[:, 1:] == ordered[:, :-1]
+    repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     if repeated.any():
         token, place = np.argwhere(repeated)[0]
         raise InputError(
             f"{must} different experts for a token, got expert {ordered[token, place]} twice at token {token}"
         )
-    masked = np.isneginf(np.take_along_axis(scores, ordered, axis=1))
+    masked = np.isneginf(np.take_along_axis(scores, ordered, axis=1)) & (ordered >= 0)
     if masked.any():
         token, place = np.argwhere(masked)[0]
         raise InputError(

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
-from balancesim.assignments import as_price, assign, at_step, chosen_scores, routed_scores, top_scores
+from balancesim.assignments import (
+    as_price,
+    assign,
+    at_step,
+    chosen_scores,
+    empty_places,
+    excess,
+    loads_of,
+    routed_scores,
+    top_scores,
+)
 from balancesim.balancers import BatchRule, KernelForm, PriceRule, Rule
 from balancesim.feed import Chunk, chunks, score_dtype, wide_limit
 from balancesim.groups import GroupLimit
@@ -18,11 +28,11 @@ from balancesim.kernels.choices import NO_GROUPS
 from balancesim.kernels.loop import Record, Tally, Workspace, run_steps
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.rules import NOT_ASSIGNED, NOT_FINITE, RUNNING, Rules
-from balancesim.kernels.scores import draw_pointer
+from balancesim.kernels.scores import draw_batch, draw_pointer
 from balancesim.oracle import Candidate, Comparison, compare_with_exact
 from balancesim.routing import padded
 from balancesim.runs import Comparator, Outcome, Run, Status
-from balancesim.sources.base import Source, draw_from
+from balancesim.sources.base import Source
 from balancesim.types import Float64Array, FloatArray, IntArray
 
 _SCORES_PER_CALL = 1 << 26
@@ -97,6 +107,7 @@ class Driver:
             moved=np.zeros(n_rules),
             window_loads=np.zeros((n_rules, n_experts), np.int64),
             window_violation=np.zeros(n_rules),
+            window_empty=np.zeros(n_rules, np.int64),
             loads=np.zeros((n_rules, n_experts), np.int64),
         )
         self.record = Record(
@@ -110,6 +121,7 @@ class Driver:
             regret=np.zeros(shape),
             score_lost=np.zeros(shape),
             top_score=np.zeros(shape),
+            drop_rate=np.zeros(shape),
         )
         dtype = score_dtype(source)
         self.workspace = Workspace(
@@ -126,6 +138,8 @@ class Driver:
         self.states: dict[int, Any] = {}
         self.recorded_states: dict[int, deque[Any]] = {}
         self.refusals: dict[int, str] = {}
+        self.drawn: tuple[int, FloatArray] = (-1, np.empty((0, n_experts), dtype))
+        self.draw: tuple[Any, Any] = (None, None)
         self.without_price: set[int] = set()
         for s, rule in enumerate(rules):
             self._set_up(s, rule)
@@ -202,10 +216,10 @@ class Driver:
         for chunk in chunks(self.source, self.n_tokens, self.k, self.n_steps, steps_per_chunk=per_chunk):
             if self.batch_rules:
                 self._assign(chunk)
-            draw = draw_pointer(chunk.model, self.workspace.tile.dtype)
             run_steps(
-                draw, chunk.model, self.kernel_rules, self.tally, self.record, self.workspace, kernel_groups,
-                chunk.first + 1, chunk.last + 1, self.n_tokens, self.k, limit, self.largest_price,
+                self._draw_of(chunk), chunk.model, self.kernel_rules, self.tally, self.record,
+                self.workspace, kernel_groups, chunk.first + 1, chunk.last + 1, self.n_tokens, self.k, limit,
+                self.largest_price,
             )  # fmt: skip
             if self.states:
                 self._update(chunk)
@@ -216,10 +230,25 @@ class Driver:
                 break
         return [self._read_off(s, found) for s, found in enumerate(self._compare())]
 
+    def _draw_of(self, chunk: Chunk) -> Any:
+        """What kernels draw a chunk's scores with; looked up once a model, which costs as much as a step."""
+        if self.draw[0] is not chunk.model:
+            self.draw = (chunk.model, draw_pointer(chunk.model, self.workspace.tile.dtype))
+        return self.draw[1]
+
+    def _scores_of(self, chunk: Chunk) -> FloatArray:
+        """The scores of a chunk's first step, (T, E), not to be written to; drawn once for all rules."""
+        if self.drawn[0] != chunk.first:
+            scores = np.empty((self.n_tokens, self.source.n_experts), self.workspace.tile.dtype)
+            draw_batch(self._draw_of(chunk), chunk.model, chunk.first, scores)
+            scores.flags.writeable = False
+            self.drawn = (chunk.first, scores)
+        return self.drawn[1]
+
     def _assign(self, chunk: Chunk) -> None:
         """Let current-batch rules assign the next step's batch, and do for them what the kernel does not."""
         rules, tally = self.kernel_rules, self.tally
-        scores = draw_from(chunk.model, chunk.first, self.n_tokens)
+        scores = self._scores_of(chunk)
         top = top_scores(scores, self.k)
         for s, rule in self.batch_rules.items():
             if rules.state[s] != RUNNING:
@@ -235,24 +264,21 @@ class Driver:
             if bias is None:
                 self.without_price.add(s)
             rules.price[s] = 0.0 if bias is None else bias
-            tally.loads[s] = np.bincount(experts.ravel(), minlength=scores.shape[1])
-            tally.lost[s, 0] += (top - chosen_scores(scores, experts)).sum()
+            tally.loads[s] = loads_of(experts, scores.shape[1])
+            tally.lost[s, 0] -= excess(chosen_scores(scores, experts), top)
+            tally.window_empty[s] += empty_places(experts, self.k)
 
     def _update(self, chunk: Chunk) -> None:
         """Update the prices made in Python, and keep what a record needs of Python's states."""
         rules, record, step = self.kernel_rules, self.record, chunk.last + 1
         place = int(np.searchsorted(record.steps, step))
         is_record = place < record.steps.size and record.steps[place] == step
-        scores: FloatArray = np.empty((0, self.source.n_experts))
         for s, rule in self.price_rules.items():
             if rules.state[s] != RUNNING:
                 continue
-            if rule.needs_scores and not scores.size:
-                scores = draw_from(chunk.model, chunk.first, self.n_tokens)
-                scores.flags.writeable = False
             with at_step(rule, step):
                 if rule.needs_scores:
-                    self.states[s] = rule.observe(self.states[s], scores)
+                    self.states[s] = rule.observe(self.states[s], self._scores_of(chunk))
                 self.states[s] = rule.update(self.states[s], self.tally.loads[s].copy(), None)
                 rules.price[s] = as_price(
                     rule.bias(self.states[s]), self.source.n_experts, "bias must return"
@@ -287,7 +313,9 @@ class Driver:
 
             def assigned(i: int, scores: FloatArray) -> Float64Array | None:
                 experts = assign(rule, states[i], scores, self.k)[0].experts
-                return None if experts is None else chosen_scores(scores, experts)
+                if experts is None or np.count_nonzero(experts >= 0) != self.n_tokens * self.k:
+                    return None
+                return chosen_scores(scores, experts)
 
             return Candidate(steps, assigned)
         if isinstance(rule, PriceRule) and rule.threshold:  # its choices have no K to compare at
@@ -324,6 +352,7 @@ class Driver:
             regret=regret,
             score_lost=record.score_lost[s, :n].copy(),
             top_score=record.top_score[s, :n].copy(),
+            drop_rate=record.drop_rate[s, :n].copy(),
             exact_steps=found.steps.copy(),
             exact_score=found.score,
             score_over_exact=found.over,
@@ -347,4 +376,6 @@ class Driver:
         else:
             outcome = Outcome.HORIZON_REACHED
             detail = f"{self.horizon} steps"
-        return Status(outcome, step, f"{outcome.value} ({detail})")
+        rule = self.rules[s]
+        remark = rule.remark(self.states[s]) if isinstance(rule, BatchRule) else ""
+        return Status(outcome, step, f"{outcome.value} ({detail})" + (f"; {remark}" if remark else ""))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from balancesim.assignments import chosen_scores
+from balancesim.assignments import chosen_scores, excess
 from balancesim.errors import InputError
 from balancesim.exact import SolveOutcome, solve
 from balancesim.feed import checked_batch
@@ -16,8 +16,9 @@ from balancesim.types import Float64Array, FloatArray, IntArray
 class Candidate(NamedTuple):
     """What is held against the optimum: the steps after which, and the choice on the batch that follows.
 
-    ``steps`` (M,) count from 1; ``choose(i, scores)`` gives the scores, (T, K) ascending, that the rule
-    chooses from the batch after ``steps[i]``, or None where it finds no assignment.
+    ``steps`` (M,) count from 1; ``choose(i, scores)`` gives the scores that the rule chooses from the batch
+    after ``steps[i]``, each token's ascending, or None where these cannot be held against the optimum's: it
+    finds no assignment, or fills other than T K places.
     """
 
     steps: IntArray
@@ -28,7 +29,8 @@ class Comparison(NamedTuple):
     """How a candidate did beside the optimum of the same batches.
 
     ``steps`` (M,); ``score`` (M,) of the optimum and ``over`` (M,), the candidate's minus that, per token;
-    NaN where one of them has no assignment. ``reason`` says why the first such optimum is missing.
+    NaN where one of them has no assignment, or they fill different numbers of places. ``reason`` says why the
+    first optimum that is missing is.
     """
 
     steps: IntArray
@@ -77,7 +79,7 @@ def compare_with_exact(
                 found[s].score[i] = optimum.sum() / n_tokens
                 chosen = candidate.choose(int(i), scores)
                 if chosen is not None:
-                    found[s].over[i] = (chosen - optimum).sum() / n_tokens
+                    found[s].over[i] = excess(chosen, optimum) / n_tokens
     return found
 
 

@@ -4,6 +4,10 @@
 bias rises where an expert has too few tokens.
 """
 
+from fractions import Fraction
+from math import ceil, floor
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -26,6 +30,20 @@ def check_sizes(n_experts: int, k: int, n_tokens: int | None = None) -> None:
 def balanced_load(n_tokens: int, n_experts: int, k: int) -> float:
     """Tokens per expert under perfect balance, L = T K / E; may be fractional."""
     return n_tokens * k / n_experts
+
+
+def check_rounding(rounding: str) -> None:
+    """Raise `InputError` unless the argument says how a fractional capacity is rounded."""
+    if rounding not in ("ceil", "floor"):
+        raise InputError(f'`rounding` must be "ceil" or "floor", got {rounding!r}')
+
+
+def expert_capacity(
+    n_tokens: int, n_experts: int, k: int, *, rounding: Literal["ceil", "floor"], factor: float = 1.0
+) -> int:
+    """Tokens that an expert may keep: factor T K / E, rounded; the factor is its shortest decimal number."""
+    exact = Fraction(repr(factor)) * n_tokens * k / n_experts
+    return ceil(exact) if rounding == "ceil" else floor(exact)
 
 
 def max_violation(loads: ArrayLike) -> float | Float64Array:

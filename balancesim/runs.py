@@ -85,7 +85,7 @@ class Run:
         The bias after the recorded step's update, in score units; of a current-batch rule the one that goes
         with the recorded step's choice, NaN where it has none.
     max_violation : (R,) ndarray of float64
-        MaxVio of the recorded step's batch.
+        MaxVio of the recorded step's batch, against T K / E also where loads do not sum to T K.
     mean_max_violation : (R,) ndarray of float64
         Mean of the batches' MaxVio since the previous record.
     regret : (R,) ndarray of float64
@@ -93,9 +93,13 @@ class Run:
         current-batch rule's bias has seen its batch, so its regret falls below zero, linearly.
     score_lost : (R,) ndarray of float64
         Unbiased score given up for balance: that of the top K without bias minus that of the chosen, per
-        token, summed over steps 1..n.
+        token, summed over steps 1..n. A place that stays empty scores zero, so that with a drop rate above
+        zero, or more than K experts for a token, it depends on where the scores' zero is.
     top_score : (R,) ndarray of float64
         Unbiased top-K score per token, summed over steps 1..n.
+    drop_rate : (R,) ndarray of float64
+        Share of the T K places that stayed empty since the previous record: for each token K minus its
+        experts, or zero where it holds more.
     exact_steps : (M,) ndarray of int64
         Recorded steps after which the rule's choice on the next batch was held against the exact optimum of
         that batch: the last of ``steps`` that a batch follows.
@@ -127,6 +131,7 @@ class Run:
     regret: Float64Array
     score_lost: Float64Array
     top_score: Float64Array
+    drop_rate: Float64Array
     exact_steps: IntArray
     exact_score: Float64Array
     score_over_exact: Float64Array

@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 
 import balancesim as bs
-from balancesim.assignments import chosen_scores, routed_scores, top_scores
-from balancesim.balancers import AlfLB, Assignment, BatchRule, NoBalance
+from balancesim.assignments import (
+    chosen_scores,
+    empty_places,
+    excess,
+    loads_of,
+    routed_scores,
+    top_scores,
+)
+from balancesim.balancers import AlfLB, Assignment, BatchRule, CompiledRule, NoBalance
 from balancesim.errors import InputError
 from balancesim.runs import Outcome
 from balancesim.sources import Normal, Recorded, TokenStream
@@ -137,8 +144,8 @@ def changed(token: int, place: int, expert: int) -> Any:
         ((Assignment(GOOD[:59]), None), r"must return \(T, K\) = \(60, 2\) experts, got \(59, 2\)"),
         ((Assignment(GOOD[:, :1]), None), r"got \(60, 1\)"),
         ((Assignment(GOOD.astype(np.float64)), None), "must return integers for experts, got float64"),
-        ((Assignment(changed(7, 1, 8)), None), "experts from 0 to 7, got 8 at token 7"),
-        ((Assignment(changed(7, 0, -1)), None), "experts from 0 to 7, got -1 at token 7"),
+        ((Assignment(changed(7, 1, 8)), None), "from 0 to 7, or -1 for an empty place, got 8 at token 7"),
+        ((Assignment(changed(7, 0, -2)), None), "or -1 for an empty place, got -2 at token 7"),
         (
             (Assignment(changed(9, 1, 0)), None),
             "different experts for a token, got expert 0 twice at token 9",
@@ -184,6 +191,71 @@ def test_sorted_scores(dtype: Any):
     ]
     # The large score that both hold leaves no trace.
     assert (top_scores(scores, 2) - chosen_scores(scores, np.array([[2, 0], [0, 3]]))).sum() == 2.5
+
+
+def test_places_that_stay_empty():
+    scores = np.array([[3.0, -1.0, 2.0], [5.0, 4.0, 1.0], [1.0, 0.5, 0.0]])
+    experts = np.array([[0, -1, -1], [-1, -1, -1], [2, 1, 0]])
+    assert chosen_scores(scores, experts).tolist() == [[0.0, 0.0, 3.0], [0.0] * 3, [0.0, 0.5, 1.0]]
+    assert loads_of(experts, 3).tolist() == [2, 1, 1]
+    # A third expert for the last token does not make up for what others lack.
+    assert empty_places(experts, 2) == 3
+    # Lost: 2, then 9, then nothing, with 0 gained by the third expert.
+    assert excess(chosen_scores(scores, experts), top_scores(scores, 2)) == -11.0
+
+
+def test_a_large_score_that_both_sides_hold_leaves_no_trace():
+    scores = np.array([[1e30, 0.5, 0.25, -1.0]])
+    for experts, expected in (([0, -1], -0.5), ([2, 0], -0.25), ([0, 1, 2], 0.25), ([3, 2, 0], -1.25)):
+        given_up = excess(chosen_scores(scores, np.array([experts])), top_scores(scores, 2))
+        assert given_up == expected, experts
+
+
+@dataclass(frozen=True)
+class Uneven(BatchRule):
+    """As many experts for a token as its number modulo four says."""
+
+    name = "uneven"
+
+    def init(self, n_experts, k):
+        del n_experts, k
+
+    def assign(self, state, scores):
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :3]
+        order[np.arange(3) >= np.arange(len(scores))[:, None] % 4] = -1
+        return Assignment(order[:, ::-1]), state
+
+
+def test_a_variable_number_of_experts():
+    run = bs.simulate(Uneven(), SOURCE, **SHORT)
+    assert (run.loads.sum(axis=1) == 15 * (0 + 1 + 2 + 3)).all()
+    np.testing.assert_array_equal(run.drop_rate, 15 * (2 + 1) / 120)
+    # 90 places are not 120.
+    assert np.isnan(run.score_over_exact).all()
+    top = -np.sort(-SOURCE.batch(0, 60).astype(np.float64), axis=1)
+    lost = sum(top[t, :2].sum() - top[t, : t % 4].sum() for t in range(60)) / 60
+    # Sums of 150 scores below ten.
+    assert run.score_lost[0] == pytest.approx(lost, abs=1e-12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AboveZero(CompiledRule):
+    """Every expert whose score is positive: a threshold rule that learns nothing."""
+
+    name = "above-zero"
+    threshold = True
+    compiled_update = None
+
+    def parameters(self):
+        return ()
+
+
+def test_the_drop_rate_of_a_threshold_rule():
+    run = bs.simulate(AboveZero(), SOURCE, n_tokens=75, k=2, horizon=5, n_records=9)
+    for step in range(5):
+        held = (SOURCE.batch(step, 75) > 0.0).sum(axis=1)
+        assert run.drop_rate[step] == np.maximum(2 - held, 0).sum() / 150
+    assert (run.drop_rate > 0.0).all()
 
 
 @given(batches(masks=True))

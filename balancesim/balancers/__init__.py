@@ -4,25 +4,33 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 
 from balancesim.balancers.alf_lb import AlfLB
+from balancesim.balancers.auction import Auction
+from balancesim.balancers.capacity_drop import CapacityDrop
 from balancesim.balancers.compiled import CompiledRule
 from balancesim.balancers.delayed import Delayed
 from balancesim.balancers.exact import Exact
+from balancesim.balancers.expert_choice import ExpertChoice
 from balancesim.balancers.none import NoBalance
 from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
+from balancesim.balancers.sinkhorn import Sinkhorn
 from balancesim.errors import ConfigurationError
 from balancesim.kernels.jit import rule_kernel
 
 __all__ = [
     "AlfLB",
     "Assignment",
+    "Auction",
     "BatchRule",
+    "CapacityDrop",
     "CompiledRule",
     "Delayed",
     "Exact",
+    "ExpertChoice",
     "KernelForm",
     "NoBalance",
     "PriceRule",
     "Rule",
+    "Sinkhorn",
     "registry",
     "rule_kernel",
 ]

@@ -188,9 +188,10 @@ class Assignment(NamedTuple):
 
     Attributes
     ----------
-    experts : (T, K) ndarray of int, or None
-        K different, unmasked experts for each token, in any order, -1 for a place that stays empty (a dropped
-        token); None where the rule finds no assignment, which ends its run.
+    experts : (T, M) ndarray of int, or None
+        M >= K places for each token: different, unmasked experts in any order, and -1 for a place that stays
+        empty. So a token may hold fewer experts than K, none, or more; M is K unless one holds more. None
+        where the rule finds no assignment, which ends its run.
     bias : (E,) ndarray of float64, or None
         The price that goes with the choice, in score units: it is recorded, and regret is the dual's at it.
         None where the rule has no price; its bias and regret are then NaN.
@@ -229,3 +230,12 @@ class BatchRule(Rule):
         state
             The state after the batch.
         """
+
+    def remark(self, state: Any) -> str:
+        """Return what a reader of the run should know of how it went, given the last state; empty if nothing.
+
+        It is added to the run's `Status`, for what is no reason to end a run, such as iterations that did not
+        converge.
+        """
+        del state
+        return ""

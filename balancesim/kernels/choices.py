@@ -117,14 +117,20 @@ def add_lost(tile, unbiased, k, n_experts, base_top, limited, bias, top, n_lanes
 
 @inner
 def add_chosen_above(tile, unbiased, k, n_experts, base_top, bias, n_lanes, lost):
-    """As `add_lost`, where the experts with a positive biased score are chosen; negative for more."""
+    """As `add_lost`, where the experts with a positive biased score are chosen; negative for more.
+
+    Returns how many of the tokens' K places stay empty.
+    """
+    n_empty = np.int64(0)
     for t in range(n_lanes):
+        missing = np.int64(k)
         border = base_top[k - 1, t]
         room = room_for_ties(tile, unbiased, k, n_experts, border, t)
         total = 0.0
         for e in range(n_experts):
             x = tile[e, t]
             is_best, is_chosen = x > border, x + bias[e] > 0.0
+            missing -= np.int64(is_chosen)
             if x == border and room > 0:
                 room -= 1
                 is_best = True
@@ -133,3 +139,5 @@ def add_chosen_above(tile, unbiased, k, n_experts, base_top, bias, n_lanes, lost
             elif is_chosen and not is_best:
                 total -= np.float64(x)
         lost[t] += total
+        n_empty += max(missing, np.int64(0))
+    return n_empty

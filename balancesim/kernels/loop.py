@@ -35,7 +35,8 @@ class Tally(NamedTuple):
     """Sums since step 1, per lane so that adding to them vectorises, and since the last record.
 
     ``regret``, ``lost`` (S, LANES), ``top`` (LANES,), ``price_sum``, ``moved`` (S,), ``window_loads`` (S, E),
-    ``window_violation`` (S,), ``loads`` (S, E) of the latest batch.
+    ``window_violation``, ``window_empty`` (S,), the latter places that stayed empty, ``loads`` (S, E) of the
+    latest batch.
     """
 
     regret: NDArray[np.float64]
@@ -45,6 +46,7 @@ class Tally(NamedTuple):
     moved: NDArray[np.float64]
     window_loads: NDArray[np.int64]
     window_violation: NDArray[np.float64]
+    window_empty: NDArray[np.int64]
     loads: NDArray[np.int64]
 
 
@@ -61,6 +63,7 @@ class Record(NamedTuple):
     regret: NDArray[np.float64]
     score_lost: NDArray[np.float64]
     top_score: NDArray[np.float64]
+    drop_rate: NDArray[np.float64]
 
 
 class Workspace(NamedTuple):
@@ -95,7 +98,9 @@ def write_row(rules, tally, record, s, place, n_tokens, k, violation):
     record.regret[s, place] = tally.regret[s].sum() / n_tokens + linear
     record.score_lost[s, place] = (tally.lost[s].sum() + tally.moved[s]) / n_tokens
     record.top_score[s, place] = tally.top.sum() / n_tokens
+    record.drop_rate[s, place] = tally.window_empty[s] / (since * n_tokens * k)
     record.n_filled[s] = place + 1
+    tally.window_empty[s] = 0
     tally.window_violation[s] = 0.0
 
 
@@ -132,9 +137,9 @@ def run_steps(
     All state lives in the arguments, so that a run may be cut into calls anywhere without changing a bit.
     ``draw`` comes from `draw_pointer`; ``limit`` is the score magnitude above which differences are summed by
     membership; ``largest_price`` ends a rule that diverges. A rule of kind ASSIGNED takes one step a call:
-    ``tally.loads`` and ``tally.lost`` hold its step already, its price is the one that goes with the choice.
-    Under a limit on groups, and for rules that choose by threshold, regret means nothing. A rule stops, as
-    NOT_ASSIGNED, before a step at which a token's groups hold fewer than K unmasked experts.
+    ``tally`` holds its step's loads, empty places and score lost already, its price is the one that goes with
+    the choice. Under a limit on groups, and for rules that choose by threshold, regret means nothing. A rule
+    stops, as NOT_ASSIGNED, before a step at which a token's groups hold fewer than K unmasked experts.
     """
     n_rules, n_experts = rules.price.shape
     n_comparators = workspace.comparator.shape[0]
@@ -191,7 +196,9 @@ def run_steps(
                     if rules.observe[s] != 0:
                         find_top(tile, p, k, top, group, n_lanes)
                     count_above(tile, p, n_experts, n_lanes, tally.loads[s])
-                    add_chosen_above(tile, unbiased, k, n_experts, base_top, p, n_lanes, tally.lost[s])
+                    tally.window_empty[s] += add_chosen_above(
+                        tile, unbiased, k, n_experts, base_top, p, n_lanes, tally.lost[s]
+                    )
                 elif groups.n_groups > 0:
                     limit_groups(tile, p, n_experts, groups, n_lanes, group_score, limited)
                     find_top(limited, p, k, top, group, n_lanes)

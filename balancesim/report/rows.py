@@ -73,6 +73,7 @@ class RuleRow:
     max_violation_low: float
     max_violation_high: float
     max_violation_floor: float
+    drop_rate: float
 
     @property
     def family(self) -> str:

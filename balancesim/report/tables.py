@@ -67,6 +67,8 @@ def _block(rows: list[RuleRow], label_width: int) -> Iterator[Table | Text]:
             yield Text(
                 f"{row.rule}: {row.n_early} of {row.n_seeds} seeds left out: {row.reason}", style="yellow"
             )
+        if row.drop_rate > 0.0:
+            yield Text(f"{row.rule}: {row.drop_rate:.2%} of the tokens' K places stay empty")
     missing = next((row.exact_reason for row in rows if row.exact_reason), "")
     if missing:
         yield Text(f"no exact optimum {missing}", style="yellow")

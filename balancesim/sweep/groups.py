@@ -24,7 +24,7 @@ _SHARED = (
 )  # fmt: skip
 _MEANS = (
     "max_violation_floor", "window_max_violation", "window_max_violation_floor", "score_kept",
-    "coefficient_of_variation", "dead_experts",
+    "coefficient_of_variation", "dead_experts", "drop_rate",
 )  # fmt: skip
 
 _Curve = tuple[IntArray, Float64Array]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 3
 """Raised when the columns or the metadata change; parts of another version are run again."""
 
-CURVES = ("regret", "score_lost", "top_score", "max_violation", "mean_max_violation")
+CURVES = ("regret", "score_lost", "top_score", "max_violation", "mean_max_violation", "drop_rate")
 VECTORS = ("loads", "window_loads", "bias")
 _METADATA = b"balancesim"
 

@@ -83,6 +83,7 @@ _SCHEMA = pa.schema(
         ("window_max_violation_floor", pa.float64()),
         ("coefficient_of_variation", pa.float64()),
         ("dead_experts", pa.int64()),
+        ("drop_rate", pa.float64()),
         ("modulus", pa.float64()),
         ("modulus_low", pa.float64()),
         ("modulus_high", pa.float64()),

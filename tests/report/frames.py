@@ -87,6 +87,7 @@ def results(
                     "bound": 6.5,
                     **interval("max_violation", 0.33, 0.01),
                     "max_violation_floor": 0.31,
+                    "drop_rate": 0.0,
                 }
             )
     return pd.DataFrame(groups), pd.DataFrame(cells), pd.concat(records, ignore_index=True)

@@ -64,6 +64,13 @@ def test_a_share_of_nothing_is_a_difference() -> None:
     assert printed(unknown).count("no exact optimum after step 3: no way") == 2
 
 
+def test_empty_places_are_remarked_on() -> None:
+    groups, _, _ = results()
+    assert "places stay empty" not in printed(groups)
+    dropping = groups.assign(drop_rate=[0.0, 0.1234] + [0.0] * (len(groups) - 2))
+    assert f"{groups['rule'][1]}: 12.34% of the tokens' K places stay empty" in printed(dropping)
+
+
 def test_keeps_the_order_of_the_run() -> None:
     groups, _, _ = results()
     text = printed(groups)

@@ -158,6 +158,26 @@ def test_current_batch_rules_are_kept_apart(tmp_path: Path) -> None:
     assert groups["difference"].notna().sum() == 6
 
 
+def test_the_drop_rate_is_that_of_the_last_tenth(tmp_path: Path) -> None:
+    text = TINY + '\n[[rule]]\nkind = "capacity-drop"\nfactor = 0.75\n'
+    sweep(tmp_path / "run", configuration(tmp_path, text))
+    run = RunDirectory(tmp_path / "run")
+    frame = load_summary(run)
+    assert (frame["drop_rate"] > 0.0).tolist() == (frame["rule_kind"] == "capacity-drop").tolist()
+    row = frame[frame["rule_kind"] == "capacity-drop"].iloc[0]
+    curves = load_trajectories(run)
+    own = curves[curves["cell"] == row["cell"]]
+    steps = own["step"].to_numpy()
+    inside = steps > row["final_step"] - row["window_steps"]
+    mean = np.average(own["drop_rate"].to_numpy()[inside], weights=np.diff(steps, prepend=0)[inside])
+    assert row["drop_rate"] == pytest.approx(mean, rel=1e-12)
+    # MaxVio is against T K / E = 16/3, whatever is dropped: no load above 4.
+    assert -0.25 - 1e-12 <= row["window_max_violation"] <= 4 / (16 / 3) - 1.0 + 1e-12
+    assert row["kept_of_exact"] != row["kept_of_exact"]
+    groups = group_summary(run)
+    assert groups[groups["rule_kind"] == "capacity-drop"]["drop_rate"].iloc[0] > 0.25 - 1e-12
+
+
 def test_n_exact_zero_leaves_the_column_empty(tmp_path: Path) -> None:
     sweep(
         tmp_path / "run",
