@@ -1,6 +1,7 @@
 """What drives a simulation: steps through the compiled kernel, Python's part of each, and what comes out."""
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from numba import from_dtype
 
 from balancesim.assignments import as_price, assign, at_step, chosen_scores, routed_scores, top_scores
 from balancesim.balancers import BatchRule, KernelForm, PriceRule, Rule
+from balancesim.errors import RangeWarning
 from balancesim.feed import Chunk, chunks, score_dtype, wide_limit
 from balancesim.groups import GroupLimit
 from balancesim.kernels import rules as rule_codes
@@ -213,7 +215,17 @@ class Driver:
                 reported = time.monotonic()
             if (self.kernel_rules.state != RUNNING).all():
                 break
+        self._warn()
         return [self._read_off(s, found) for s, found in enumerate(self._compare())]
+
+    def _warn(self) -> None:
+        """Pass on what rules inside the kernel have to remark."""
+        start = self.kernel_rules.memory_at
+        for s, rule in enumerate(self.rules):
+            if isinstance(rule, PriceRule) and s not in self.price_rules:
+                text = rule.remark(self.kernel_rules.memory[start[s] : start[s + 1]])
+                if text:
+                    warnings.warn(text, RangeWarning, stacklevel=4)
 
     def _assign(self, chunk: Chunk) -> None:
         """Let current-batch rules assign the next step's batch, and do for them what the kernel does not."""

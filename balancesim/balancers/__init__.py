@@ -3,23 +3,34 @@
 from collections.abc import Mapping
 
 from balancesim.balancers.alf_lb import AlfLB
+from balancesim.balancers.bip import BIP
 from balancesim.balancers.compiled import CompiledRule, Delayed
 from balancesim.balancers.exact import Exact
+from balancesim.balancers.expert_threshold import ExpertThreshold
+from balancesim.balancers.momentum import Momentum
 from balancesim.balancers.none import NoBalance
+from balancesim.balancers.presets import preset, presets
 from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
+from balancesim.balancers.quantile import QuantileBalance
 from balancesim.kernels.jit import rule_kernel
 
 __all__ = [
+    "BIP",
     "AlfLB",
     "Assignment",
     "BatchRule",
     "CompiledRule",
     "Delayed",
     "Exact",
+    "ExpertThreshold",
     "KernelForm",
+    "Momentum",
     "NoBalance",
     "PriceRule",
+    "QuantileBalance",
     "Rule",
+    "preset",
+    "presets",
     "registry",
     "rule_kernel",
 ]
