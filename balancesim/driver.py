@@ -1,6 +1,7 @@
 """What drives a simulation: steps through the compiled kernel, Python's part of each, and what comes out."""
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from balancesim.assignments import (
     top_scores,
 )
 from balancesim.balancers import BatchRule, KernelForm, PriceRule, Rule
+from balancesim.errors import RangeWarning
 from balancesim.feed import Chunk, chunks, score_dtype, wide_limit
 from balancesim.groups import GroupLimit
 from balancesim.kernels import rules as rule_codes
@@ -228,6 +230,7 @@ class Driver:
                 reported = time.monotonic()
             if (self.kernel_rules.state != RUNNING).all():
                 break
+        self._warn()
         return [self._read_off(s, found) for s, found in enumerate(self._compare())]
 
     def _draw_of(self, chunk: Chunk) -> Any:
@@ -244,6 +247,20 @@ class Driver:
             scores.flags.writeable = False
             self.drawn = (chunk.first, scores)
         return self.drawn[1]
+    def _warn(self) -> None:
+        """Pass on what rules inside the kernel have to remark."""
+        for s, rule in enumerate(self.rules):
+            text = self._remark(s) if isinstance(rule, PriceRule) else ""
+            if text:
+                warnings.warn(text, RangeWarning, stacklevel=4)
+
+    def _remark(self, s: int) -> str:
+        rule, start = self.rules[s], self.kernel_rules.memory_at
+        if isinstance(rule, BatchRule):
+            return rule.remark(self.states[s])
+        if isinstance(rule, PriceRule) and s not in self.price_rules:
+            return rule.remark(self.kernel_rules.memory[start[s] : start[s + 1]])
+        return ""
 
     def _assign(self, chunk: Chunk) -> None:
         """Let current-batch rules assign the next step's batch, and do for them what the kernel does not."""
@@ -376,6 +393,5 @@ class Driver:
         else:
             outcome = Outcome.HORIZON_REACHED
             detail = f"{self.horizon} steps"
-        rule = self.rules[s]
-        remark = rule.remark(self.states[s]) if isinstance(rule, BatchRule) else ""
+        remark = self._remark(s)
         return Status(outcome, step, f"{outcome.value} ({detail})" + (f"; {remark}" if remark else ""))

@@ -24,6 +24,10 @@ class RunDirectoryError(BalanceSimError, OSError):
     """A run directory cannot be used: not a directory, not writable, or from another configuration."""
 
 
+class RangeWarning(UserWarning):
+    """Numbers fell outside a range that was given for them; the message says what fraction of them."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
     """Say that a name is unknown, what the nearest valid one is, and which names there are."""
     names = sorted(valid)

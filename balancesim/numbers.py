@@ -31,3 +31,9 @@ def check_positive(name: str, value: Any, *, otherwise: str = "") -> None:
     """Raise `InputError` unless the argument is a finite number above zero; ``otherwise`` ends the rule."""
     if not (is_number(value) and 0.0 < value < math.inf):
         raise InputError(f"`{name}` must be a positive finite number{otherwise}, got {value!r}")
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Raise `InputError` unless the argument is a number above zero and at most one."""
+    if not (is_number(value) and 0.0 < value <= 1.0):
+        raise InputError(f"`{name}` must be above 0 and at most 1, got {value!r}")

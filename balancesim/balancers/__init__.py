@@ -5,18 +5,24 @@ from dataclasses import is_dataclass
 
 from balancesim.balancers.alf_lb import AlfLB
 from balancesim.balancers.auction import Auction
+from balancesim.balancers.bip import BIP
 from balancesim.balancers.capacity_drop import CapacityDrop
 from balancesim.balancers.compiled import CompiledRule
 from balancesim.balancers.delayed import Delayed
 from balancesim.balancers.exact import Exact
 from balancesim.balancers.expert_choice import ExpertChoice
+from balancesim.balancers.expert_threshold import ExpertThreshold
+from balancesim.balancers.momentum import Momentum
 from balancesim.balancers.none import NoBalance
+from balancesim.balancers.presets import preset, presets
 from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
+from balancesim.balancers.quantile import QuantileBalance
 from balancesim.balancers.sinkhorn import Sinkhorn
 from balancesim.errors import ConfigurationError
 from balancesim.kernels.jit import rule_kernel
 
 __all__ = [
+    "BIP",
     "AlfLB",
     "Assignment",
     "Auction",
@@ -26,11 +32,16 @@ __all__ = [
     "Delayed",
     "Exact",
     "ExpertChoice",
+    "ExpertThreshold",
     "KernelForm",
+    "Momentum",
     "NoBalance",
     "PriceRule",
+    "QuantileBalance",
     "Rule",
     "Sinkhorn",
+    "preset",
+    "presets",
     "registry",
     "rule_kernel",
 ]

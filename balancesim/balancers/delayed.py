@@ -139,6 +139,10 @@ class Delayed(PriceRule):
             return None
         return form._replace(every=self.every, lag=self.lag, n_ranks=self.n_ranks)
 
+    def remark(self, memory: Float64Array) -> str:
+        """Return the rule's own remark."""
+        return self.rule.remark(memory)
+
     def describe(self) -> str:
         parts = [f"every {self.every} batches"] if self.every > 1 else []
         parts += [f"{self.lag} late"] if self.lag else []

@@ -172,6 +172,16 @@ class PriceRule(Rule):
     def in_kernel(cls) -> bool:
         """Whether the class has a kernel form of its own."""
         return cls.kernel_form is not PriceRule.kernel_form
+    def remark(self, memory: Float64Array) -> str:
+        """Return what the user is warned of after a run in the compiled loop; empty for nothing.
+
+        Parameters
+        ----------
+        memory : (M,) ndarray of float64
+            `KernelForm.memory` after the last step.
+        """
+        del memory
+        return ""
 
     def own_objective(self, source: Any, n_tokens: int, k: int) -> OwnObjective | None:
         """Return the minimiser of the rule's own objective on a source, or None where it has none.
