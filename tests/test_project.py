@@ -23,7 +23,7 @@ PACKAGE = ROOT / "balancesim"
 FLOORS = (
     ("errors", "numbers", "plugins", "rng", "types"),
     ("kernels", "problem"),
-    ("routing",),
+    ("potentials", "routing"),
     ("balancers", "exact", "sources"),
     ("assignments", "driver", "feed", "hindsight", "oracle", "runs", "simulation", "theory"),
     ("sweep", "report", "bench"),
@@ -35,6 +35,7 @@ DOCUMENTED = (
     "balancesim",
     "balancesim.balancers",
     "balancesim.exact",
+    "balancesim.potentials",
     "balancesim.sources",
     "balancesim.theory",
 )
