@@ -24,7 +24,7 @@ FLOORS = (
     ("errors", "numbers", "plugins", "rng", "types"),
     ("kernels", "problem"),
     ("potentials", "routing"),
-    ("balancers", "exact", "sources"),
+    ("balancers", "exact", "penalised", "sources"),
     ("assignments", "driver", "feed", "hindsight", "oracle", "runs", "simulation", "theory"),
     ("sweep", "report", "bench"),
     ("cli", "__main__"),

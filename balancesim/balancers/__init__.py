@@ -6,6 +6,7 @@ from balancesim.balancers.alf_lb import AlfLB
 from balancesim.balancers.compiled import CompiledRule, Delayed
 from balancesim.balancers.exact import Exact
 from balancesim.balancers.none import NoBalance
+from balancesim.balancers.phi_balance import PhiBalance
 from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
 from balancesim.kernels.jit import rule_kernel
 
@@ -18,6 +19,7 @@ __all__ = [
     "Exact",
     "KernelForm",
     "NoBalance",
+    "PhiBalance",
     "PriceRule",
     "Rule",
     "registry",
