@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balancesim import balancers, exact, sources, theory
+    from balancesim import balancers, exact, potentials, sources, theory
     from balancesim.exact import solve
     from balancesim.groups import GroupLimit
     from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
@@ -25,6 +25,7 @@ __all__ = [
     "dual_value",
     "exact",
     "max_violation",
+    "potentials",
     "route",
     "simulate",
     "solve",
@@ -42,7 +43,7 @@ _HOMES = {
     "simulate": "balancesim.simulation",
     "solve": "balancesim.exact",
 }
-_MODULES = ("balancers", "exact", "sources", "theory")
+_MODULES = ("balancers", "exact", "potentials", "sources", "theory")
 
 
 def __getattr__(name: str) -> Any:

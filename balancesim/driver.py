@@ -247,6 +247,7 @@ class Driver:
             scores.flags.writeable = False
             self.drawn = (chunk.first, scores)
         return self.drawn[1]
+
     def _warn(self) -> None:
         """Pass on what rules inside the kernel have to remark."""
         for s, rule in enumerate(self.rules):

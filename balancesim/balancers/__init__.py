@@ -14,6 +14,7 @@ from balancesim.balancers.expert_choice import ExpertChoice
 from balancesim.balancers.expert_threshold import ExpertThreshold
 from balancesim.balancers.momentum import Momentum
 from balancesim.balancers.none import NoBalance
+from balancesim.balancers.phi_balance import PhiBalance
 from balancesim.balancers.presets import preset, presets
 from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
 from balancesim.balancers.quantile import QuantileBalance
@@ -36,6 +37,7 @@ __all__ = [
     "KernelForm",
     "Momentum",
     "NoBalance",
+    "PhiBalance",
     "PriceRule",
     "QuantileBalance",
     "Rule",

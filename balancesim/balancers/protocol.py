@@ -172,6 +172,7 @@ class PriceRule(Rule):
     def in_kernel(cls) -> bool:
         """Whether the class has a kernel form of its own."""
         return cls.kernel_form is not PriceRule.kernel_form
+
     def remark(self, memory: Float64Array) -> str:
         """Return what the user is warned of after a run in the compiled loop; empty for nothing.
 
