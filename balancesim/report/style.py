@@ -8,6 +8,7 @@ salted with a fixed word, and neither format carries a date.
 import contextlib
 import functools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,12 @@ def settings() -> Iterator[None]:
         yield
 
 
+def source_name(index: Any, source: str) -> str:
+    """File name of the figure of one source: its place in the run, and its label as far as a name may."""
+    label = re.sub(r"[^a-z0-9.]+", "-", source.lower()).strip("-.")
+    return f"source-{index:02}-{label[:60]}"
+
+
 def colour_of(family: str) -> str:
     """Colour of a family of rules: its own where it is a schedule of ALF-LB, else one that its name picks."""
     return COLOURS.get(family) or OTHER_COLOURS[sum(family.encode()) % len(OTHER_COLOURS)]
@@ -119,6 +126,21 @@ def _power_of_ten(value: float, _position: float) -> str:
     """The label of a decade: 1, 10, 10², ...; plain text is drawn many times faster than mathtext."""
     exponent = round(math.log10(value))
     return {0: "1", 1: "10"}.get(exponent, "10" + str(exponent).translate(_SUPERSCRIPTS))
+
+
+def spread_out(places: Sequence[float], texts: Sequence[str], line_height: float) -> list[float]:
+    """Heights in an axis of length one, moved up and then down until no texts touch."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    half = [0.5 * line_height * (texts[i].count("\n") + 1) for i in order]
+    found = [places[i] for i in order]
+    for rank in range(1, len(found)):
+        found[rank] = max(found[rank], found[rank - 1] + half[rank - 1] + half[rank])
+    ceiling = 1.0 + line_height
+    for rank in range(len(found) - 1, -1, -1):
+        found[rank] = min(found[rank], ceiling - half[rank])
+        ceiling = found[rank] - half[rank]
+    placed = dict(zip(order, found, strict=True))
+    return [placed[i] for i in range(len(places))]
 
 
 def bound_handle() -> Line2D:

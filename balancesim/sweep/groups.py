@@ -34,7 +34,8 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
     """One row per source, run parameters and rule, over the seeds that are done.
 
     Means are over the seeds that reached the horizon, with 95 % Student intervals; differences are paired by
-    seed, which common random numbers make sharp, and never taken between a causal and a current-batch rule.
+    seed, which common random numbers make sharp, and never taken between a causal and a current-batch rule or
+    between runs of different lengths.
     Growth fits are S6's, predictions S7's and S8's, the bound is S4's with the modulus at p* (a statement for
     projected iterates only).
 
@@ -55,7 +56,8 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
     for (group, _), cells in members.items():
         whole, early = _by_outcome(cells)
         rivals = _by_outcome(members.get((group, reference), []))[0]
-        others = {cell["seed"]: cell["regret"] for cell in rivals if cell["causal"] == cells[0]["causal"]}
+        alike = [cell for cell in rivals if all(cell[key] == cells[0][key] for key in ("causal", "horizon"))]
+        others = {cell["seed"]: cell["regret"] for cell in alike}
         paired = [cell["regret"] - others[cell["seed"]] for cell in whole if cell["seed"] in others]
         rows.append(
             {
@@ -127,7 +129,10 @@ def _growth(curves: list[_Curve], causal: bool) -> dict[str, Any]:
     elif not curves:
         verdict, reason = "inconclusive", "no seed reached the horizon"
     elif not all(np.isfinite(regret).all() for _, regret in curves):
-        verdict, reason = "not fitted", "the rule has no price, and so no regret"
+        verdict, reason = (
+            "not fitted",
+            "there is no regret: the rule has no price, or nothing to compare with",
+        )
     else:
         fit = theory.fit_growth(curves[0][0], np.stack([regret for _, regret in curves]))
         estimates = {name: getattr(fit, name)[:3] for name in ("slope", "exponent", "plain_exponent")}
