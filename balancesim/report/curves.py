@@ -169,7 +169,7 @@ def _growth_panel(axes: Axes, family: str, lines: Sequence[Line], limits: tuple[
     axes.set_xlabel("steps N", labelpad=1)
     low, high = np.log(limits)
     ends = [float((np.log(max(line.mean[-1], limits[0])) - low) / (high - low)) for line in own]
-    _label_ends(axes, ends, [line.row.variant for line in own], _PANEL, style.colour_of(family))
+    style.label_ends(axes, ends, [line.row.variant for line in own], _PANEL, style.colour_of(family))
 
 
 def _slope_panel(axes: Axes, lines: Sequence[Line]) -> None:
@@ -196,16 +196,7 @@ def _slope_panel(axes: Axes, lines: Sequence[Line]) -> None:
         "steps long enough for a logarithm, a straight line here: slope in ln N [95 %]", loc="left"
     )
     ends = [float((line.mean[-1] - low) / (high - low)) for line in lines]
-    _label_ends(axes, ends, texts, _STRAIGHT, style.INK)
-
-
-def _label_ends(axes: Axes, ends: Sequence[float], texts: Sequence[str], height: float, colour: str) -> None:
-    """Name each line at its right end; ends are fractions of the axis, whose height is in inches."""
-    for place, text in zip(style.spread_out(ends, texts, 8.3 / 72.0 / height), texts, strict=True):
-        axes.annotate(
-            text, (1.0, place), (2, 0), xycoords="axes fraction", textcoords="offset points",
-            color=colour, fontsize=6.8, verticalalignment="center", linespacing=1.15,
-        )  # fmt: skip
+    style.label_ends(axes, ends, texts, _STRAIGHT, style.INK)
 
 
 def _explain(figure: Figure, lines: Sequence[Line], all_shown: bool) -> None:

@@ -33,6 +33,12 @@ OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
 BOUND: Any = (0, (7, 2))
 """Line style of S4's bound."""
 
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B07800", "#56B4E9", "#555555")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+
+Look = dict[str, Any]
+"""Keywords of ``Axes.plot``."""
+
 _LOOKS: tuple[tuple[Any, float, str], ...] = (
     (":", 1.4, "v"),
     ("-", 1.5, "o"),
@@ -91,6 +97,11 @@ def colour_of(family: str) -> str:
     return COLOURS.get(family) or OTHER_COLOURS[sum(family.encode()) % len(OTHER_COLOURS)]
 
 
+def distinct_look(place: int) -> Look:
+    """Colour and marker of the so many-th of up to 77 things."""
+    return {"color": _PALETTE[place % len(_PALETTE)], "marker": _MARKERS[place % len(_MARKERS)]}
+
+
 def look_of(rank: int) -> tuple[Any, float, str]:
     """Line style, width and marker by the rank of a step size within its family."""
     return _LOOKS[rank % len(_LOOKS)]
@@ -126,6 +137,15 @@ def _power_of_ten(value: float, _position: float) -> str:
     """The label of a decade: 1, 10, 10², ...; plain text is drawn many times faster than mathtext."""
     exponent = round(math.log10(value))
     return {0: "1", 1: "10"}.get(exponent, "10" + str(exponent).translate(_SUPERSCRIPTS))
+
+
+def label_ends(axes: Axes, ends: Sequence[float], texts: Sequence[str], height: float, colour: str) -> None:
+    """Name each line at its right end; ends are fractions of the axis, whose height is in inches."""
+    for place, text in zip(spread_out(ends, texts, 8.3 / 72.0 / height), texts, strict=True):
+        axes.annotate(
+            text, (1.0, place), (2, 0), xycoords="axes fraction", textcoords="offset points",
+            color=colour, fontsize=6.8, verticalalignment="center", linespacing=1.15,
+        )  # fmt: skip
 
 
 def spread_out(places: Sequence[float], texts: Sequence[str], line_height: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,18 +66,18 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
                 "n_seeds": len(cells),
                 "n_early": len(early),
                 "reason": early[0]["reason"] if early else "",
-                **_mean("regret", [cell["regret"] for cell in whole]),
+                **student_mean("regret", [cell["regret"] for cell in whole]),
                 "reference": reference,
-                **_mean("difference", paired),
+                **student_mean("difference", paired),
                 **_growth(
                     [_against_population(curves[cell["cell"]], cell) for cell in whole], cells[0]["causal"]
                 ),
                 **_predictions(cells[0]),
-                **_mean("max_violation", [cell["max_violation"] for cell in whole]),
-                **_mean("kept_of_exact", [cell["kept_of_exact"] for cell in whole]),
-                **_mean("score_over_exact", [cell["score_over_exact"] for cell in whole]),
+                **student_mean("max_violation", [cell["max_violation"] for cell in whole]),
+                **student_mean("kept_of_exact", [cell["kept_of_exact"] for cell in whole]),
+                **student_mean("score_over_exact", [cell["score_over_exact"] for cell in whole]),
                 "exact_reason": next((cell["exact_reason"] for cell in whole if cell["exact_reason"]), ""),
-                **{name: _mean(name, [cell[name] for cell in whole])[name] for name in _MEANS},
+                **{name: student_mean(name, [cell[name] for cell in whole])[name] for name in _MEANS},
             }
         )
     return pd.DataFrame(rows)
@@ -106,7 +107,7 @@ def _by_outcome(cells: list[dict[Any, Any]]) -> tuple[list[dict[Any, Any]], list
     return whole, [cell for cell in cells if cell["outcome"] != "horizon_reached"]
 
 
-def _mean(name: str, numbers: list[float]) -> dict[str, float]:
+def student_mean(name: str, numbers: Sequence[float] | Float64Array) -> dict[str, float]:
     """The mean and its 95 % Student interval; NaN limits where there are fewer than two values."""
     from scipy.special import stdtrit
 

@@ -12,8 +12,6 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from balancesim.report import style
 from balancesim.report.race.rows import representative
 
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B07800", "#56B4E9", "#555555")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 _NEAR = 1.5
 """Rules within this factor of the floor are shown once more, closer."""
 
@@ -28,19 +26,16 @@ _PANEL, _PITCH_X, _PITCH_Y, _LINE = 1.75, 2.25, 1.9, 0.15
 _LOST = "score lost per token and batch [score units]"
 _LEFT_OVER = "imbalance left: batch MaxVio"
 
-Look = dict[str, Any]
 
-
-def looks(rows: pd.DataFrame) -> dict[str, Look]:
+def looks(rows: pd.DataFrame) -> dict[str, style.Look]:
     """Colour and marker of every rule, by the order of the run; a hollow marker is a current-batch rule."""
     causal = dict(zip(rows["family"], rows["causal"], strict=True))
     found = {}
     for i, family in enumerate(sorted(causal, key=lambda one: (not causal[one], one))):
-        colour = _PALETTE[i % len(_PALETTE)]
+        look = style.distinct_look(i)
         found[family] = {
-            "marker": _MARKERS[i % len(_MARKERS)],
-            "color": colour,
-            "markerfacecolor": colour if causal[family] else "white",
+            **look,
+            "markerfacecolor": look["color"] if causal[family] else "white",
             "markeredgewidth": 1.1,
             "linestyle": "none",
         }
@@ -133,21 +128,21 @@ def summary_figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _points(axes: Axes, rows: pd.DataFrame, own: Mapping[str, Look]) -> None:
+def _points(axes: Axes, rows: pd.DataFrame, own: Mapping[str, style.Look]) -> None:
     """All rows as markers; the default of a tuned rule is small and joined to it."""
     axes.set_yscale("log")
     floor, bottom = float(rows["max_violation_floor"].iloc[0]), _bottom(rows)
     rows = rows.assign(max_violation=rows["max_violation"].clip(lower=bottom))
     axes.axhline(floor, color=style.INK, linewidth=0.9, linestyle=style.BOUND, zorder=1.5)
     shown = representative(rows)
-    places = {row.family: (row.lost, row.max_violation) for row in shown.itertuples()}
-    for row in rows.drop(shown.index).itertuples():
-        end, look = places[row.family], own[row.family]
-        axes.plot([row.lost, end[0]], [row.max_violation, end[1]], color=look["color"], linewidth=0.6)
-        axes.plot([row.lost], [row.max_violation], markersize=2.6, **look)
-    for row in shown.itertuples():
-        look = own[row.family]
-        axes.plot([row.lost], [row.max_violation], markersize=5.0, zorder=3, **look)
+    places = {row["family"]: (row["lost"], row["max_violation"]) for row in _records(shown)}
+    for row in _records(rows.drop(shown.index)):
+        end, look = places[row["family"]], own[row["family"]]
+        axes.plot([row["lost"], end[0]], [row["max_violation"], end[1]], color=look["color"], linewidth=0.6)
+        axes.plot([row["lost"]], [row["max_violation"]], markersize=2.6, **look)
+    for row in _records(shown):
+        look = own[row["family"]]
+        axes.plot([row["lost"]], [row["max_violation"]], markersize=5.0, zorder=3, **look)
     top = float(rows["max_violation"].max())
     axes.set_ylim(0.9 * bottom, 1.25 * max(top, 1.2 * floor))
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
@@ -168,11 +163,11 @@ def _front(axes: Axes, shown: pd.DataFrame) -> None:
     for causal, linestyle in ((True, "-"), (False, "--")):
         block = shown[shown["causal"] == causal].sort_values(["lost", "max_violation"])
         lost, left, least = [], [], float("inf")
-        for row in block.itertuples():
-            if row.max_violation < least:
-                lost.append(row.lost)
-                left.append(row.max_violation)
-                least = row.max_violation
+        for row in _records(block):
+            if row["max_violation"] < least:
+                lost.append(row["lost"])
+                left.append(row["max_violation"])
+                least = row["max_violation"]
         axes.step(lost, left, where="post", color="0.55", linewidth=0.9, linestyle=linestyle, zorder=1.8)
 
 
@@ -188,7 +183,7 @@ def _zoom(axes: Axes, near: pd.DataFrame) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _name(axes: Axes, rows: pd.DataFrame, own: Mapping[str, Look], height: float) -> None:
+def _name(axes: Axes, rows: pd.DataFrame, own: Mapping[str, style.Look], height: float) -> None:
     """Name each rule in a column at the right, a thin line leading from its marker."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
@@ -198,18 +193,18 @@ def _name(axes: Axes, rows: pd.DataFrame, own: Mapping[str, Look], height: float
         float(transform.transform((x, y))[1])
         for x, y in zip(ordered["lost"], ordered["max_violation"], strict=True)
     ]
-    texts = [_text(row) for row in ordered.to_dict("records")]
-    for place, text, row in zip(
-        style.spread_out(ends, texts, _LINE / height), texts, ordered.itertuples(), strict=True
-    ):
+    texts = [_text(row) for row in _records(ordered)]
+    places = style.spread_out(ends, texts, _LINE / height)
+    for place, text, row in zip(places, texts, _records(ordered), strict=True):
+        colour = own[row["family"]]["color"]
         axes.annotate(
-            text, (row.lost, row.max_violation), (1.04, place), xycoords="data", textcoords="axes fraction",
-            fontsize=6.5, verticalalignment="center", color=own[row.family]["color"], annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": own[row.family]["color"], "linewidth": 0.35, "shrinkB": 2},
+            text, (row["lost"], row["max_violation"]), (1.04, place), xycoords="data",
+            textcoords="axes fraction", fontsize=6.5, verticalalignment="center", color=colour,
+            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.35, "shrinkB": 2},
         )  # fmt: skip
 
 
-def _beside(axes: Axes, far: pd.DataFrame, height: float, own: Mapping[str, Look]) -> None:
+def _beside(axes: Axes, far: pd.DataFrame, height: float, own: Mapping[str, style.Look]) -> None:
     """Name the rules far from the floor inside their panel, on the side where there is room."""
     low, high = axes.get_xlim()
     far = far.assign(max_violation=far["max_violation"].clip(lower=axes.get_ylim()[0] / 0.9))
@@ -218,16 +213,22 @@ def _beside(axes: Axes, far: pd.DataFrame, height: float, own: Mapping[str, Look
     points = [
         transform.transform(point) for point in zip(ordered["lost"], ordered["max_violation"], strict=True)
     ]
-    texts = [_text(row) for row in ordered.to_dict("records")]
+    texts = [_text(row) for row in _records(ordered)]
     places = style.spread_out([float(point[1]) for point in points], texts, _LINE / height)
-    for place, point, text, row in zip(places, points, texts, ordered.itertuples(), strict=True):
+    for place, point, text, row in zip(places, points, texts, _records(ordered), strict=True):
         right = point[0] > 0.5
         axes.annotate(
-            text, (row.lost, row.max_violation), (point[0] - 0.04 if right else point[0] + 0.04, place),
+            text, (row["lost"], row["max_violation"]), (point[0] - 0.04 if right else point[0] + 0.04, place),
             xycoords="data", textcoords="axes fraction", fontsize=6.5, verticalalignment="center",
-            horizontalalignment="right" if right else "left", color=own[row.family]["color"],
+            horizontalalignment="right" if right else "left", color=own[row["family"]]["color"],
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )  # fmt: skip
     axes.set_xlim(low, high)
+
+
+def _records(rows: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The rows as mappings, whose values pandas' stubs leave untyped."""
+    return rows.to_dict("records")
 
 
 def _text(row: Mapping[Any, Any]) -> str:
@@ -235,7 +236,7 @@ def _text(row: Mapping[Any, Any]) -> str:
 
 
 def _handles(shown: pd.DataFrame) -> Sequence[Line2D]:
-    grey: Look = {"color": "0.35", "linestyle": "none", "marker": "o"}
+    grey: style.Look = {"color": "0.35", "linestyle": "none", "marker": "o"}
     handles = [
         Line2D([], [], markersize=5.0, label="tuned, or only setting", **grey),
         Line2D([], [], markersize=2.6, label="default", **grey),

@@ -1,8 +1,8 @@
 """What one cell of a race came to, read off its recorded steps.
 
-MaxVio is smoothed: a record holds the mean over the batches since the record before. Records are log-spaced and
-begin anew at a sudden shift, so that the window is one batch at first and grows in proportion to the steps
-since the start or the shift.
+MaxVio is smoothed: a record holds the mean over the batches since the record before. Records are log-spaced
+and begin anew at a sudden shift, so that the window is one batch at first and grows in proportion to the
+steps since the start or the shift.
 """
 
 import json
@@ -27,7 +27,7 @@ CURVES = ["cell", "step", "mean_max_violation", "score_lost"]
 
 
 class Curve(NamedTuple):
-    """One cell's records: ``steps`` (R,), the windows' ``violation`` (R,), ``lost`` (R,) summed since step 1."""
+    """One cell's records: ``steps`` (R,), ``violation`` (R,) of the windows, ``lost`` (R,) since step 1."""
 
     steps: IntArray
     violation: Float64Array
@@ -92,14 +92,16 @@ def measures(cell: Mapping[Any, Any], curve: Curve, shift: int) -> dict[str, flo
     Returns
     -------
     dict
-        ``lost`` and ``max_violation`` over the last tenth, ``overall`` (the mean MaxVio of the whole run),
-        ``reach``, ``after_shift``, ``recover`` and ``drop_rate``; NaN for what there is none of.
+        ``lost`` and ``max_violation`` over the last tenth, or over the whole run of a current-batch rule,
+        which has nothing to learn; ``overall`` (the mean MaxVio of the whole run), ``reach``,
+        ``after_shift``, ``recover`` and ``drop_rate``; NaN for what there is none of.
     """
     floor, last = float(cell["max_violation_floor"]), int(cell["final_step"])
     goal = GOAL * floor
+    before = last - int(cell["window_steps"]) if cell["causal"] else 0
     found = {
-        "lost": curve.lost_per_step(last - int(cell["window_steps"])),
-        "max_violation": float(cell["max_violation"]),
+        "lost": curve.lost_per_step(before),
+        "max_violation": curve.mean_violation(before, last),
         "overall": curve.mean_violation(0, last),
         "reach": curve.steps_to(goal, 0, shift or np.inf),
         "after_shift": np.nan,

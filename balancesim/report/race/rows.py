@@ -1,21 +1,21 @@
 """Rows of a race: every rule at the settings that are reported, held against the others seed by seed.
 
-A rule beats another where the paired 95 % Student interval of their difference over the seeds leaves out zero;
-all else is a tie. A rule's rank is one more than the number of rules of its block that beat it, so that ties
-share a rank. The blocks, one source's causal and its current-batch rules, are never ranked together.
+A rule beats another where the paired 95 % Student interval of their difference over the seeds leaves out
+zero; all else is a tie. A rule's rank is one more than the number of rules of its block that beat it, so that
+ties share a rank. The blocks, one source's causal and its current-batch rules, are never ranked together.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from balancesim.report.race.measures import Curve, measures, shift_of
 from balancesim.report.race.variants import DEFAULT, TUNED, Variant, chosen, tuning_seeds, variants
+from balancesim.sweep.groups import student_mean
+from balancesim.sweep.parameters import Parameters
 from balancesim.types import Float64Array
 
 _SHARED = (
@@ -60,7 +60,7 @@ def _source_rows(cells: pd.DataFrame, curves: Mapping[str, Curve]) -> list[dict[
         if cell["outcome"] == "horizon_reached":
             judged = {**cell, **measures(cell, curves[cell["cell"]], shift)}
             found.setdefault(cell["rule"], {})[cell["seed"]] = judged
-    rules = {
+    rules: dict[str, Parameters] = {
         rule: json.loads(text) for rule, text in zip(cells["rule"], cells["rule_parameters"], strict=True)
     }
     families: dict[str, list[Variant]] = {}
@@ -101,7 +101,11 @@ def _row(
         "n_early": len(ended),
         "reason": str(ended["reason"].iloc[0]) if len(ended) else "",
         "shift": shift if shift < any_cell["horizon"] else 0,
-        **{key: value for name in _MEASURES for key, value in _mean(name, _values(cells, name)).items()},
+        **{
+            key: value
+            for name in _MEASURES
+            for key, value in student_mean(name, _values(cells, name)).items()
+        },
         **{name: float(np.median(_values(cells, name))) for name in ("reach", "recover")},
         "_cells": cells,
     }
@@ -122,7 +126,7 @@ def beats(one: _Cells, other: _Cells, name: str) -> bool:
     """Whether the first rule's measure is lower than the second's by more than the seeds' noise."""
     seeds = sorted(one.keys() & other.keys())
     difference = np.array([one[seed][name] - other[seed][name] for seed in seeds])
-    return bool(_mean("d", difference)["d_high"] < 0.0)
+    return bool(student_mean("d", difference)["d_high"] < 0.0)
 
 
 def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -133,14 +137,6 @@ def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _values(cells: _Cells, name: str) -> Float64Array:
     return np.array([cells[seed][name] for seed in sorted(cells)], dtype=np.float64)
-
-
-def _mean(name: str, values: Float64Array) -> dict[str, float]:
-    """The mean and its 95 % Student interval; NaN limits where there are fewer than two values."""
-    n = values.size
-    mean = float(values.mean()) if n else math.nan
-    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-    return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
 
 
 def representative(rows: pd.DataFrame) -> pd.DataFrame:

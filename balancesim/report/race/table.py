@@ -17,20 +17,18 @@ from balancesim.report.tables import number, with_error
 if TYPE_CHECKING:
     import pandas as pd
 
-_NOTES = (
-    "lost: score per token and batch given up against no balancing, in score units, over the last tenth; mean and "
-    "half its 95 % interval over the seeds that were not tuned on",
-    "MaxVio: of a batch, mean over the last tenth; /floor: as a multiple of the sampling floor, what a perfectly "
-    "balanced random router shows",
-    "#: 1 + the rules of the block that are better by a paired 95 % interval over seeds; equal ranks are ties; "
-    "*: on the Pareto front of the means",
-    f"reach: steps until MaxVio, smoothed over the records' windows, is at most {GOAL:g} floors (median over seeds); "
-    "recover: the same from the shift on",
-    f"after shift: MaxVio/floor over the first {AFTER_SHIFT:.0%} of the steps that follow the sudden shift",
-    f"tuned: the setting with the least MaxVio, averaged over all batches, on the first {TUNING_SHARE:.0%} of the "
-    "seeds; default: the class's own numbers, a step size in its unit "
-    "(x: multiples of 1/mu for harmonic, of a hundredth of the spread for sign, of the spread otherwise)",
-)
+_NOTES = f"""\
+lost: score per token and batch given up against no balancing, in score units; mean and half its 95 % interval
+  over the seeds that were not tuned on; over the last tenth of the steps (current-batch rules: over all)
+MaxVio: of a batch, mean over the same; /floor: in sampling floors (a perfectly balanced random router has 1)
+#: 1 + the number of rules of the block that are better by a paired 95 % interval over seeds; equal: a tie
+*: on the Pareto front of the means of lost and MaxVio
+reach: steps until MaxVio, smoothed over the records' windows, is at most {GOAL:g} floors (median over seeds)
+recover: the same from the shift on; after shift: MaxVio/floor over the first {AFTER_SHIFT:.0%} of the rest
+dropped: places that stay empty, of T K; an empty place scores zero, so lost then depends on the scores' zero
+tuned: the setting with the least MaxVio, mean over all batches, on the first {TUNING_SHARE:.0%} of the seeds
+default: the class's own numbers; a step size counts in its unit, x, which is 1/mu(p*) for harmonic steps, a
+  hundredth of the spread for sign, the spread for constant and sqrt"""
 
 
 def race_table(frame: "pd.DataFrame") -> Group:
@@ -53,7 +51,7 @@ def race_table(frame: "pd.DataFrame") -> Group:
         for _, members in groupby(rows, key=lambda row: row["group"])
         for line in _source(list(members), width)
     ]
-    return Group(*blocks, *(Text(note, style="dim") for note in _NOTES))
+    return Group(*blocks, Text(_NOTES, style="dim"))
 
 
 def _source(rows: list[dict[Any, Any]], width: int) -> Iterator[Table | Text]:
@@ -88,7 +86,7 @@ def _table(rows: list[dict[Any, Any]], width: int) -> Table:
     table.add_column("rule", min_width=width, overflow="fold")
     table.add_column("setting", overflow="fold")
     shifted = any(row["shift"] for row in rows)
-    drops = any(math.isfinite(row["drop_rate"]) for row in rows)
+    drops = any(row["drop_rate"] > 0.0 for row in rows)
     titles = ["lost", "#", "MaxVio", "/floor", "#", "", "reach"]
     titles += ["after shift", "recover"] if shifted else []
     titles += ["dropped"] if drops else []

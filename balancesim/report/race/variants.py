@@ -1,9 +1,10 @@
 """Which rules of an experiment are one rule at several settings, and which setting is tuned.
 
 Variants of one rule agree in kind and in every parameter that is no number. The untuned one has the class's
-defaults for all numbers (a step size counts in its unit, whatever that is). The tuned one is chosen on seeds of
-its own, the first quarter of them, by the least MaxVio, averaged over all batches of the run: it counts the way
-to balance, the noise that is left and what a shift costs. What is reported comes from the other seeds alone.
+defaults for all numbers (a step size counts in its unit, whatever that is). The tuned one is chosen on seeds
+of its own, the first quarter of them, by the least MaxVio, averaged over all batches of the run: it counts
+the way to balance, the noise that is left and what a shift costs. What is reported comes from the other seeds
+alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
