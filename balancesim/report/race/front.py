@@ -19,9 +19,9 @@ _DEEPEST = 8.0
 """Imbalance below the floor by more than this factor is drawn there."""
 
 # Inches.
-_LEFT, _BOTTOM, _TITLE, _GAP = 0.5, 0.66, 0.42, 0.5
-_ALL, _CLOSE, _HEIGHT = 2.1, 2.35, 3.3
-_PANEL, _PITCH_X, _PITCH_Y, _LINE = 1.75, 2.25, 1.9, 0.15
+_LEFT, _BOTTOM, _TITLE, _GAP = 0.58, 0.66, 0.42, 0.5
+_ALL, _CLOSE, _HEIGHT = 2.05, 2.3, 3.3
+_PANEL, _PITCH_X, _PITCH_Y, _LINE = 1.65, 2.22, 1.9, 0.15
 
 _LOST = "score lost per token and batch [score units]"
 _LEFT_OVER = "imbalance left: batch MaxVio"
@@ -57,8 +57,7 @@ def source_figure(rows: pd.DataFrame) -> Figure:
     """
     rows = rows.assign(is_balanced=rows["max_violation"] == 0.0)
     shown, first = representative(rows), rows.iloc[0]
-    in_floors = shown["max_violation"] / first["max_violation_floor"]
-    near = shown[(in_floors <= _NEAR) & (in_floors >= 1.0 / _NEAR)]
+    near = _near(shown)
     far = shown.drop(near.index)
     height = max(_HEIGHT, _LINE * (max(len(near), len(far)) + 1))
     figure = style.new_figure(_BOTTOM + height + _TITLE)
@@ -88,7 +87,7 @@ def source_figure(rows: pd.DataFrame) -> Figure:
 
 
 def summary_figure(rows: pd.DataFrame) -> Figure:
-    """Draw every source in a panel of its own, each rule at its reported setting.
+    """Draw every source in a panel of its own, near the sampling floor where two rules or more are.
 
     Parameters
     ----------
@@ -112,8 +111,12 @@ def summary_figure(rows: pd.DataFrame) -> Figure:
         bottom = below + (n_down - 1 - down) * (_PITCH_Y + 0.1) + 0.1
         axes = style.add_axes(figure, _LEFT + across * _PITCH_X, bottom, _PANEL, _PITCH_Y - 0.45)
         shown = representative(members)
-        _points(axes, shown, own)
+        near = _near(shown)
+        _points(axes, members, own)
         _front(axes, shown)
+        if len(near) > 1:
+            _zoom(axes, near)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
         source = str(members["source"].iloc[0])
         axes.set_title(source if len(source) < 34 else source.partition(" (")[0], loc="left", fontsize=7)
         if across == 0:
@@ -122,7 +125,7 @@ def summary_figure(rows: pd.DataFrame) -> Figure:
             axes.set_xlabel(_LOST, labelpad=1, fontsize=6.8)
     names = [Line2D([], [], label=family, markersize=4.5, **look) for family, look in own.items()]
     figure.legend(
-        handles=[*names, *_handles(representative(rows))[2:]], loc="lower left", bbox_to_anchor=(0.0, 0.0),
+        handles=[*names, *_handles(representative(rows))], loc="lower left", bbox_to_anchor=(0.0, 0.0),
         ncols=4, fontsize=6.8, columnspacing=1.0, handletextpad=0.4, borderaxespad=0.3,
     )  # fmt: skip
     return figure
@@ -169,6 +172,12 @@ def _front(axes: Axes, shown: pd.DataFrame) -> None:
                 left.append(row["max_violation"])
                 least = row["max_violation"]
         axes.step(lost, left, where="post", color="0.55", linewidth=0.9, linestyle=linestyle, zorder=1.8)
+
+
+def _near(shown: pd.DataFrame) -> pd.DataFrame:
+    """The rows within a factor of the sampling floor."""
+    in_floors = shown["max_violation"] / shown["max_violation_floor"]
+    return shown[(in_floors <= _NEAR) & (in_floors >= 1.0 / _NEAR)]
 
 
 def _zoom(axes: Axes, near: pd.DataFrame) -> None:

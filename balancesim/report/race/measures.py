@@ -17,7 +17,7 @@ from balancesim.sweep.configuration import build_source
 from balancesim.types import Float64Array, IntArray
 
 GOAL = 2.0
-"""A rule has arrived when its smoothed MaxVio is at most so many sampling floors."""
+"""A rule has arrived when its smoothed MaxVio is at most so many sampling floors, and stays so."""
 
 AFTER_SHIFT = 0.1
 """The part of the steps after a shift over which the imbalance that it leaves is averaged."""
@@ -54,9 +54,14 @@ class Curve(NamedTuple):
         return (float(self.lost[-1]) - earlier) / float(self.steps[-1] - before)
 
     def steps_to(self, goal: float, start: int, end: float = np.inf) -> float:
-        """Steps from ``start`` to the end of the first window at or below the goal; infinite for never."""
-        reached = (self.steps > start) & (self.steps <= end) & (self.violation <= goal)
-        return float(self.steps[np.argmax(reached)] - start) if reached.any() else np.inf
+        """Steps from ``start`` to the end of the first window from which on all are within the goal.
+
+        Windows after ``end`` do not count; infinite where there is no such window.
+        """
+        inside = (self.steps > start) & (self.steps <= end)
+        steps, above = self.steps[inside], self.violation[inside] > goal
+        first = int(np.flatnonzero(above)[-1]) + 1 if above.any() else 0
+        return float(steps[first] - start) if first < steps.size else np.inf
 
 
 def curves_of(trajectories: pd.DataFrame) -> dict[str, Curve]:

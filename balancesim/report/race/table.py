@@ -23,7 +23,7 @@ lost: score per token and batch given up against no balancing, in score units; m
 MaxVio: of a batch, mean over the same; /floor: in sampling floors (a perfectly balanced random router has 1)
 #: 1 + the number of rules of the block that are better by a paired 95 % interval over seeds; equal: a tie
 *: on the Pareto front of the means of lost and MaxVio
-reach: steps until MaxVio, smoothed over the records' windows, is at most {GOAL:g} floors (median over seeds)
+reach: steps until MaxVio, smoothed over the records' windows, is within {GOAL:g} floors and stays so (median)
 recover: the same from the shift on; after shift: MaxVio/floor over the first {AFTER_SHIFT:.0%} of the rest
 dropped: places that stay empty, of T K; an empty place scores zero, so lost then depends on the scores' zero
 tuned: the setting with the least MaxVio, mean over all batches, on the first {TUNING_SHARE:.0%} of the seeds

@@ -12,7 +12,10 @@ from balancesim.report.race.measures import Curve
 
 STEPS = np.array([1, 2, 4, 8, 16, 32, 64, 90, 100])
 FLOOR = 0.2
-ALF = {"kind": "alf-lb", "step_unit": "spread", "recentre": False, "radius": None, "delay": 0}
+ALF = {
+    "kind": "alf-lb", "schedule": "", "step_size": 0.0, "recentre": False, "radius": None, "delay": 0,
+    "step_unit": "spread",
+}  # fmt: skip
 
 
 def parameters(rule: str) -> dict[str, Any]:

@@ -52,6 +52,13 @@ def test_a_goal_that_is_reached_after_the_shift_alone_is_not_reached_before_it()
     assert measures(CELL, late, 0)["reach"] == 21
 
 
+def test_a_dip_below_the_goal_is_no_arrival() -> None:
+    dip = curve()._replace(violation=np.where((STEPS == 2) | (STEPS >= 8), 0.2, 2.0))
+    assert dip.steps_to(0.4, 0) == 8
+    assert dip.steps_to(0.4, 0, end=5) == np.inf
+    assert dip.steps_to(0.4, 20) == 1
+
+
 def test_what_an_experiment_says_of_a_shift() -> None:
     drifting = {"kind": "drifting", "n_experts": 4, "offsets": "iqr", "walk_rate": 0.0, "switch_at": [7, 9]}
     assert shift_of(json.dumps(drifting), 40) == 7

@@ -2,7 +2,15 @@
 
 from balancesim.report.race.variants import BOTH, DEFAULT, ONLY, TUNED, chosen, tuning_seeds, variants
 
-ALF = {"kind": "alf-lb", "recentre": False, "radius": None, "delay": 0, "step_unit": "spread"}
+ALF = {
+    "kind": "alf-lb",
+    "schedule": "",
+    "step_size": 0.0,
+    "recentre": False,
+    "radius": None,
+    "delay": 0,
+    "step_unit": "spread",
+}
 
 
 def rules() -> dict[str, dict[str, object]]:
