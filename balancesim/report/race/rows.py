@@ -25,7 +25,7 @@ _SHARED = (
 _MEASURES = ("lost", "max_violation", "overall", "after_shift", "drop_rate")
 _RANKED = ("lost", "max_violation")
 
-_Cells = dict[int, dict[str, Any]]
+_Cells = dict[int, dict[Any, Any]]
 """What one rule's cells came to, by seed."""
 
 
@@ -58,10 +58,11 @@ def _source_rows(cells: pd.DataFrame, curves: Mapping[str, Curve]) -> list[dict[
     found: dict[str, _Cells] = {}
     for cell in cells.to_dict("records"):
         if cell["outcome"] == "horizon_reached":
-            judged = {**cell, **measures(cell, curves[cell["cell"]], shift)}
+            judged: dict[Any, Any] = {**cell, **measures(cell, curves[cell["cell"]], shift)}
             found.setdefault(cell["rule"], {})[cell["seed"]] = judged
     rules: dict[str, Parameters] = {
-        rule: json.loads(text) for rule, text in zip(cells["rule"], cells["rule_parameters"], strict=True)
+        str(rule): json.loads(str(text))
+        for rule, text in zip(cells["rule"], cells["rule_parameters"], strict=True)
     }
     families: dict[str, list[Variant]] = {}
     for variant in variants(rules):

@@ -65,12 +65,12 @@ def variants(rules: Mapping[str, Parameters]) -> list[Variant]:
         numbers = [key for key in rule if key not in _APART and any(is_number(one.get(key)) for one in alike)]
         standard = defaults(balancers.registry()[rule["kind"]])
         changed = {key for key in numbers if rule[key] != standard.get(key)}
-        varied = {key for key in numbers if any(one[key] != rule[key] for one in alike)}
+        varied = {key for key in numbers if any(one.get(key) != rule[key] for one in alike)}
         words = [
             _word(key, value)
             for key, value in rule.items()
             if key not in (*_APART, *numbers)
-            and (value != standard.get(key) or any(one[key] != value for one in alike))
+            and (value != standard.get(key) or any(one.get(key) != value for one in alike))
         ]
         settings = [_setting(key, rule) for key in numbers if key in changed | varied]
         found.append(Variant(label, " ".join([rule["kind"], *words]), ", ".join(settings), not changed))

@@ -66,3 +66,12 @@ def test_the_best_on_the_tuning_seeds_stands_beside_the_default() -> None:
     assert chosen(sign, without)[-1] == (sign[1], BOTH)
     assert [role for _, role in chosen(sign[:1], overall)] == [ONLY]
     assert [role for _, role in chosen(sign[:2], {})] == ["x0.3", DEFAULT]
+
+
+def test_a_key_that_some_variants_lack_is_a_setting_of_the_others() -> None:
+    plain = {**ALF, "schedule": "sign", "step_size": 1.0}
+    found = variants({"a": plain, "b": {**plain, "every": 4}})
+    assert [(one.family, one.setting, one.is_default) for one in found] == [
+        ("alf-lb sign", "", True),
+        ("alf-lb sign", "every 4", False),
+    ]
