@@ -131,7 +131,9 @@ class Driver:
             limited=np.zeros((n_rows(n_experts) if groups is not None else 0, LANES), dtype),
             bias=np.zeros((n_rules, n_rows(n_experts)), dtype),
             unbiased=np.zeros(n_rows(n_experts), dtype),
-            comparator=np.stack([padded(one.bias.astype(dtype)) for one in self._distinct]),
+            comparator=np.array([padded(one.bias.astype(dtype)) for one in self._distinct], dtype).reshape(
+                -1, n_rows(n_experts)
+            ),
         )
         # A price may use a thousandth of the dtype's range, so that adding it to a score cannot overflow.
         self.largest_price = float(np.finfo(dtype).max) * 1e-3
@@ -163,7 +165,7 @@ class Driver:
         ranks, lags = (max(getattr(form, name) for form in forms) for name in ("n_ranks", "lag"))
         price = np.stack([form.price for form in forms])
         memories = [np.tile(form.memory, form.n_ranks) for form in forms]
-        self._distinct = list({id(one): one for one in self.comparators}.values())
+        self._distinct = list({id(one): one for one in self.comparators if one.kind != "none"}.values())
         order = {id(one): index for index, one in enumerate(self._distinct)}
         return Rules(
             kind=np.full(n_rules, rule_codes.IN_KERNEL),
@@ -182,7 +184,7 @@ class Driver:
             n_ranks=np.array([form.n_ranks for form in forms]),
             parameters=np.concatenate([form.parameters for form in forms]),
             parameters_at=_starts([form.parameters.size for form in forms]),
-            against=np.array([order[id(one)] for one in self.comparators]),
+            against=np.array([order.get(id(one), -1) for one in self.comparators]),
             is_own=np.array([one.kind == "rule" for one in self.comparators], np.bool_),
             own_term=np.array([one.own_term for one in self.comparators]),
             price=price,
@@ -353,7 +355,7 @@ class Driver:
         bias, regret = record.bias[s, :n].copy(), record.regret[s, :n].copy()
         if s in self.without_price:
             bias[:] = np.nan
-        if s in self.without_price or self.kernel_rules.threshold[s] or self.groups is not None:
+        if self._without_regret(s):
             regret[:] = np.nan
         return Run(
             rule=self.rules[s],
@@ -378,6 +380,12 @@ class Driver:
             comparator=self.comparators[s],
             status=self._status(s),
         )
+
+    def _without_regret(self, s: int) -> bool:
+        """Whether what rule s did is no top K under a price, or is measured against nothing."""
+        chooses_otherwise = self.kernel_rules.threshold[s] or self.groups is not None
+        against_nothing = self.comparators[s].kind == "none"
+        return bool(s in self.without_price or chooses_otherwise or against_nothing)
 
     def _status(self, s: int) -> Status:
         step = int(self.kernel_rules.stopped[s])

@@ -44,11 +44,11 @@ class Comparator(NamedTuple):
 
     Attributes
     ----------
-    kind : {"population", "hindsight", "given", "rule"}
-        The population minimiser p*, the best fixed bias in hindsight, a bias that was passed in, or the
-        minimiser of the rule's own objective, on which regret is then measured.
+    kind : {"population", "hindsight", "given", "rule", "none"}
+        The population minimiser p*, the best fixed bias in hindsight, a bias that was passed in, the
+        minimiser of the rule's own objective, on which regret is then measured, or nothing: regret is NaN.
     bias : (E,) ndarray of float64
-        One vector for the whole run.
+        One vector for the whole run; zero where regret is measured against nothing.
     gain : float
         What the best fixed bias in hindsight is expected to gain on the population minimiser by fitting the
         run's noise; it grows linearly along the run. Zero for the other kinds and for scores that are not
@@ -57,7 +57,7 @@ class Comparator(NamedTuple):
         The dual term of the rule's own objective at the bias, per token and step; zero for the other kinds.
     """
 
-    kind: Literal["population", "hindsight", "given", "rule"]
+    kind: Literal["population", "hindsight", "given", "rule", "none"]
     bias: Float64Array
     gain: float
     own_term: float = 0.0

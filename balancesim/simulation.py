@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, overload
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from balancesim.balancers import AlfLB, BatchRule, Delayed, PriceRule, Rule
@@ -28,7 +29,7 @@ def simulate(
     k: int = ...,
     horizon: int = ...,
     seed: int | None = ...,
-    comparator: Literal["auto", "population", "hindsight", "rule"] | ArrayLike = ...,
+    comparator: Literal["auto", "population", "hindsight", "rule", "none"] | ArrayLike = ...,
     groups: GroupLimit | None = ...,
     n_records: int = ...,
     n_exact: int = ...,
@@ -45,7 +46,7 @@ def simulate(
     k: int = ...,
     horizon: int = ...,
     seed: int | None = ...,
-    comparator: Literal["auto", "population", "hindsight", "rule"] | ArrayLike = ...,
+    comparator: Literal["auto", "population", "hindsight", "rule", "none"] | ArrayLike = ...,
     groups: GroupLimit | None = ...,
     n_records: int = ...,
     n_exact: int = ...,
@@ -61,7 +62,7 @@ def simulate(
     k: int = 2,
     horizon: int = 10_000,
     seed: int | None = None,
-    comparator: Literal["auto", "population", "hindsight", "rule"] | ArrayLike = "auto",
+    comparator: Literal["auto", "population", "hindsight", "rule", "none"] | ArrayLike = "auto",
     groups: GroupLimit | None = None,
     n_records: int = 64,
     n_exact: int = 8,
@@ -86,10 +87,11 @@ def simulate(
         Batches, N.
     seed : int, optional
         Replaces the source's own seed.
-    comparator : {"auto", "population", "hindsight", "rule"} or (E,) array_like, optional
+    comparator : {"auto", "population", "hindsight", "rule", "none"} or (E,) array_like, optional
         What regret is measured against: the population minimiser, the best fixed bias in hindsight, or a
         given bias; "auto" is the population minimiser where it is known, else hindsight. "rule": each rule
         that has an objective of its own (P6) is measured on that, against its minimiser; others as "auto".
+        "none": regret is left out and NaN, which spares the replays that find a bias in hindsight.
     groups : GroupLimit, optional
         Tokens choose among their best groups of experts only. Regret is then NaN, as the choice maximises no
         sum that the dual is of (docs/groups_and_delays.md); score is lost against the K best without bias and
@@ -213,11 +215,13 @@ def _with_step_size(rule: Rule, source: Source, k: int) -> Rule:
 def _find_comparator(comparator: Any, source: Source, n_tokens: int, k: int, n_steps: int) -> Comparator:
     if not isinstance(comparator, str):
         return Comparator("given", as_bias(comparator, source.n_experts, "comparator"), 0.0)
-    if comparator not in ("auto", "population", "hindsight"):
+    if comparator not in ("auto", "population", "hindsight", "none"):
         raise InputError(
-            '`comparator` must be "auto", "population", "hindsight", "rule" or an (E,) bias, '
+            '`comparator` must be "auto", "population", "hindsight", "rule", "none" or an (E,) bias, '
             f"got {comparator!r}"
         )
+    if comparator == "none":
+        return Comparator("none", np.zeros(source.n_experts), 0.0)
     population = source.population_bias() if comparator != "hindsight" else None
     if population is not None:
         return Comparator("population", population, 0.0)

@@ -22,11 +22,14 @@ SOURCE = Normal(n_experts=8, offsets="iqr", seed=3)
 RULES = [NoBalance(), AlfLB(schedule="sign", step_size=0.01), AlfLB(step_size=3.0)]
 SHORT = {"n_tokens": 60, "k": 2, "horizon": 40}
 COLUMNS = ("steps", "loads", "window_loads", "bias", "max_violation", "mean_max_violation", "regret",
-           "score_lost", "top_score", "drop_rate", "exact_steps", "exact_score", "score_over_exact")  # fmt: skip
+           "score_lost", "top_score", "drop_rate", "exact_steps", "exact_score",
+           "score_over_exact")  # fmt: skip
 
 
 def same(first, second):
-    return all(np.array_equal(getattr(first, name), getattr(second, name)) for name in COLUMNS)
+    return all(
+        np.array_equal(getattr(first, name), getattr(second, name), equal_nan=True) for name in COLUMNS
+    )
 
 
 @pytest.mark.parametrize("source", [SOURCE, Pareto(n_experts=8, tail_index=0.05), TokenStream()])
@@ -188,6 +191,15 @@ class TestComparators:
         run = simulate(RULES[0], SOURCE, **SHORT, comparator=np.zeros(8))
         assert run.comparator.kind == "given"
         assert (run.regret == 0.0).all()
+
+    @pytest.mark.parametrize("source", [SOURCE, TokenStream()])
+    def test_none_leaves_out_regret_and_changes_no_other_bit(self, source):
+        without = simulate(RULES, source, **SHORT, comparator="none", n_exact=0)
+        for run, whole in zip(without, simulate(RULES, source, **SHORT, n_exact=0), strict=True):
+            assert run.comparator.kind == "none"
+            assert np.isnan(run.regret).all()
+            assert np.isfinite(whole.regret).all()
+            assert same(run, replace(whole, regret=run.regret))
 
     def test_regret_of_the_comparator_itself_is_zero(self):
         source = Normal(n_experts=8, seed=1)

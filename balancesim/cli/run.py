@@ -16,6 +16,7 @@ from balancesim.cli.group import INTERRUPTED
 if TYPE_CHECKING:
     import pandas as pd
 
+    from balancesim.report import Report
     from balancesim.sweep import Outcome, RunDirectory
     from balancesim.sweep.configuration import Configuration
 
@@ -132,12 +133,14 @@ def run_command(
     Finished cells are never run again: the same command continues an interrupted run, and more seeds add to
     a finished one. What is printed on stdout is the result; progress goes to stderr.
     """
+    from balancesim.report import find_report
     from balancesim.sweep import RunDirectory
 
     request = Request(
         name, config, overrides, seeds, out, jobs, executor, fresh, not keep_going, as_json, quiet
     )
     configuration, notes = _configure(request)
+    report = find_report(configuration.report)
     if not quiet:
         for note in notes:
             click.echo(f"note: {note}", err=True)
@@ -146,7 +149,7 @@ def run_command(
         _list_cells(run, configuration, request)
         return
     try:
-        ctx.exit(_execute(run, configuration, request))
+        ctx.exit(_execute(run, configuration, request, report))
     except KeyboardInterrupt:
         _say_interrupted(run, configuration, request)
         ctx.exit(INTERRUPTED)
@@ -169,12 +172,12 @@ def _configure(request: Request) -> "tuple[Configuration, tuple[str, ...]]":
     return configuration, notes
 
 
-def _execute(run: "RunDirectory", configuration: "Configuration", request: Request) -> int:
+def _execute(run: "RunDirectory", configuration: "Configuration", request: Request, report: "Report") -> int:
     from balancesim.cli.progress import ProgressBar
-    from balancesim.sweep import group_summary, run_sweep
+    from balancesim.sweep import run_sweep
     from balancesim.sweep.summary import figures_are_current
 
-    if request.fresh or not figures_are_current(run):
+    if request.fresh or not figures_are_current(run, configuration.report):
         # Plotting takes a second to import: time that the cells need anyway.
         threading.Thread(
             target=importlib.import_module, args=["balancesim.report.write"], daemon=True
@@ -188,37 +191,40 @@ def _execute(run: "RunDirectory", configuration: "Configuration", request: Reque
         fail_fast=request.fail_fast,
         reporter=ProgressBar(quiet=request.quiet),
     )
-    if outcome.n_before == outcome.n_cells and figures_are_current(run):
+    if outcome.n_before == outcome.n_cells and figures_are_current(run, configuration.report):
         if request.as_json:
-            _print_document(run, configuration, outcome, group_summary(run))
+            _print_document(run, configuration, outcome, report.summarise(run))
         else:
             click.echo(f"nothing to do: {outcome.n_cells} of {outcome.n_cells} cells are done in {run.path}")
         return 0
-    _finish(run, configuration, outcome, request)
+    _finish(run, configuration, outcome, request, report)
     return SOME_FAILED if outcome.failures else 0
 
 
 def _finish(
-    run: "RunDirectory", configuration: "Configuration", outcome: "Outcome", request: Request
+    run: "RunDirectory",
+    configuration: "Configuration",
+    outcome: "Outcome",
+    request: Request,
+    report: "Report",
 ) -> None:
     from balancesim.cli.output import print_table
     from balancesim.cli.progress import working
-    from balancesim.report import summary_table, write_report
-    from balancesim.sweep import group_summary
+    from balancesim.report import write_report
     from balancesim.sweep.summary import record_figures
 
     for label, message in outcome.failures.items():
         click.echo(f"failed: {label}: {message}", err=True)
     n_done = outcome.n_before + outcome.n_done
-    groups = None
+    rows = None
     if n_done:
         with working("fitting and drawing", quiet=request.quiet):
-            groups = group_summary(run)
-            record_figures(run, write_report(run, groups))
+            rows = report.summarise(run)
+            record_figures(run, write_report(run, rows), configuration.report)
     if request.as_json:
-        _print_document(run, configuration, outcome, groups)
-    elif groups is not None:
-        print_table(summary_table(groups))
+        _print_document(run, configuration, outcome, rows)
+    elif rows is not None:
+        print_table(report.table(rows))
         click.echo(f"{n_done} of {outcome.n_cells} cells are done; table and figures are in {run.path}")
     if outcome.stopped or n_done < outcome.n_cells:
         click.echo(
@@ -242,7 +248,7 @@ def _say_interrupted(run: "RunDirectory", configuration: "Configuration", reques
 
 
 def _print_document(
-    run: "RunDirectory", configuration: "Configuration", outcome: "Outcome", groups: "pd.DataFrame | None"
+    run: "RunDirectory", configuration: "Configuration", outcome: "Outcome", rows: "pd.DataFrame | None"
 ) -> None:
     from balancesim.cli.output import print_json
     from balancesim.sweep import group_records
@@ -260,7 +266,7 @@ def _print_document(
                 "lost": outcome.n_lost,
             },
             "failures": dict(outcome.failures),
-            "groups": [] if groups is None else group_records(groups),
+            "groups": [] if rows is None else group_records(rows),
             "figures": [str(path) for path in recorded_figures(run)],
         }
     )

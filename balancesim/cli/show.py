@@ -11,8 +11,8 @@ import click
 def show_command(run: Path, as_json: bool) -> None:
     """Show the state and the table of the run directory RUN (out/RUN if there is no such folder here)."""
     from balancesim.cli.output import print_json, print_table
-    from balancesim.report import summary_table
-    from balancesim.sweep import RunDirectory, group_records, group_summary, read_configuration
+    from balancesim.report import find_report
+    from balancesim.sweep import RunDirectory, group_records, read_configuration
     from balancesim.sweep.preview import preview
     from balancesim.sweep.seeds import seeds_text
     from balancesim.sweep.store import recorded_figures
@@ -23,7 +23,8 @@ def show_command(run: Path, as_json: bool) -> None:
     cells = preview(directory, configuration).cells
     states = ("done", "failed", "lost", "to do")
     count = {state: sum(cell.state == state for cell in cells) for state in states}
-    frame = group_summary(directory) if count["done"] else None
+    report = find_report(configuration.report)
+    frame = report.summarise(directory) if count["done"] else None
     if as_json:
         print_json(
             {
@@ -39,6 +40,6 @@ def show_command(run: Path, as_json: bool) -> None:
     click.echo(f"{configuration.name} in {directory.path}, seeds {seeds_text(configuration.seeds)}")
     click.echo(", ".join(f"{number} cells {state}" for state, number in count.items() if number))
     if frame is not None:
-        print_table(summary_table(frame))
+        print_table(report.table(frame))
     for path in recorded_figures(directory):
         click.echo(str(path))

@@ -69,7 +69,7 @@ class Record(NamedTuple):
 class Workspace(NamedTuple):
     """Scratch space; ``tile``'s dtype is the one that scores are drawn and routed in.
 
-    ``comparator`` (C, rows) holds what regret is measured against.
+    ``comparator`` (C, rows) holds what regret is measured against; C may be 0.
     """
 
     tile: NDArray[Any]
@@ -138,8 +138,9 @@ def run_steps(
     ``draw`` comes from `draw_pointer`; ``limit`` is the score magnitude above which differences are summed by
     membership; ``largest_price`` ends a rule that diverges. A rule of kind ASSIGNED takes one step a call:
     ``tally`` holds its step's loads, empty places and score lost already, its price is the one that goes with
-    the choice. Under a limit on groups, and for rules that choose by threshold, regret means nothing. A rule
-    stops, as NOT_ASSIGNED, before a step at which a token's groups hold fewer than K unmasked experts.
+    the choice. Regret means nothing for a rule without a comparator (``against`` below 0), under a limit on
+    groups, and for rules that choose by threshold. A rule stops, as NOT_ASSIGNED, before a step at which a
+    token's groups hold fewer than K unmasked experts.
     """
     n_rules, n_experts = rules.price.shape
     n_comparators = workspace.comparator.shape[0]
@@ -179,7 +180,8 @@ def run_steps(
                     bias[s, e] = real(price[s, e])
                     price_sum += np.float64(bias[s, e])
                     unmoved[s] = unmoved[s] and bias[s, e] == real(0.0)
-                tally.price_sum[s] += price_sum - comparator_sum[rules.against[s]]
+                if rules.against[s] >= 0:
+                    tally.price_sum[s] += price_sum - comparator_sum[rules.against[s]]
         for token in range(0, n_tokens, LANES):
             n_lanes = min(LANES, n_tokens - token)
             draw(model, offsets, tile, step - 1, token, n_lanes, n_tokens, words)
@@ -213,10 +215,11 @@ def run_steps(
                     if not unmoved[s]:
                         find_top(tile, p, k, top, group, n_lanes)
                     against = rules.against[s]
-                    add_differences(
-                        tile, k, n_experts, p, chosen, comparator[against], best_top[against], n_lanes, wide,
-                        n_wide, scratch, tally.regret[s],
-                    )  # fmt: skip
+                    if against >= 0:
+                        add_differences(
+                            tile, k, n_experts, p, chosen, comparator[against], best_top[against], n_lanes,
+                            wide, n_wide, scratch, tally.regret[s],
+                        )  # fmt: skip
                     if rules.kind[s] != ASSIGNED:
                         count_loads(tile, p, k, n_experts, chosen, n_lanes, tally.loads[s])
                         add_differences(

@@ -29,8 +29,8 @@ class Rules(NamedTuple):
     ``kind`` (S,); ``update``, ``observe`` (S,) addresses of compiled functions, 0 for none; ``threshold``
     (S,) whether experts are chosen by a positive biased score; ``every``, ``lag``, ``n_ranks`` (S,) as in
     ``balancers.Delayed``; ``parameters`` of all rules, rule s's from ``parameters_at[s]``; ``against`` (S,)
-    the comparator's index; ``is_own`` (S,) whether regret is on the rule's own objective, whose term the rule
-    sums in its first cell of memory, and ``own_term`` (S,) that term at the comparator.
+    the comparator's index, -1 for none; ``is_own`` (S,) whether regret is on the rule's own objective, whose
+    term the rule sums in its first cell of memory, and ``own_term`` (S,) that term at the comparator.
 
     ``price`` (S, E) float64 is in force, ``latest`` (S, E) the newest, ``queue`` (S, lag, E) those between;
     ``pending`` (S, ranks, E) loads since the last update; ``memory`` of all rules, one after the other and

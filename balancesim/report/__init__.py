@@ -1,21 +1,31 @@
-"""What a run says: a table for the terminal, figures for the page."""
+"""What a run says: a table for the terminal, figures for the page; which ones, the experiment's report.
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+The names below load on first use, so that the list of reports needs neither pandas nor matplotlib.
+"""
 
-from balancesim.report.tables import summary_table
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from balancesim.report.registry import Report, find_report
+    from balancesim.report.tables import summary_table
+    from balancesim.report.write import write_report
 
-    from balancesim.sweep import RunDirectory
+__all__ = ["Report", "find_report", "summary_table", "write_report"]
 
-__all__ = ["summary_table", "write_report"]
+_HOMES = {
+    "Report": "registry",
+    "find_report": "registry",
+    "summary_table": "tables",
+    "write_report": "write",
+}
 
 
-def write_report(run: "RunDirectory | Path", groups: "pd.DataFrame | None" = None) -> list[Path]:
-    """Draw the figures of a run; see :func:`balancesim.report.write.write_report`."""
-    # Deferred: the table alone needs no matplotlib.
-    from balancesim.report.write import write_report as write
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"balancesim.report.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'balancesim.report' has no attribute {name!r}")
 
-    return write(run, groups)
+
+def __dir__() -> list[str]:
+    return __all__

@@ -124,11 +124,11 @@ def _lines(rules: pd.DataFrame, cells: pd.DataFrame, trajectories: pd.DataFrame)
     done = cells[cells["outcome"] == "horizon_reached"]
     records = trajectories[trajectories["cell"].isin(done["cell"])]
     curves = records.pivot(index="cell", columns="step", values="regret")
-    steps = curves.columns.to_numpy(dtype=np.int64)
     lines: list[Line] = []
     for row in rule_rows(rules):
-        own = curves.loc[done.loc[done["rule"] == row.rule, "cell"]]
-        if len(own):
+        own = curves.loc[done.loc[done["rule"] == row.rule, "cell"]].dropna(axis="columns", how="all")
+        if own.size:
+            steps = own.columns.to_numpy(dtype=np.int64)
             rank = sum(line.row.family == row.family for line in lines)
             lines.append(Line(row, rank, steps, own.to_numpy(dtype=np.float64)))
     return lines
@@ -169,7 +169,7 @@ def _growth_panel(axes: Axes, family: str, lines: Sequence[Line], limits: tuple[
     axes.set_xlabel("steps N", labelpad=1)
     low, high = np.log(limits)
     ends = [float((np.log(max(line.mean[-1], limits[0])) - low) / (high - low)) for line in own]
-    _label_ends(axes, ends, [line.row.variant for line in own], _PANEL, style.colour_of(family))
+    style.label_ends(axes, ends, [line.row.variant for line in own], _PANEL, style.colour_of(family))
 
 
 def _slope_panel(axes: Axes, lines: Sequence[Line]) -> None:
@@ -196,31 +196,7 @@ def _slope_panel(axes: Axes, lines: Sequence[Line]) -> None:
         "steps long enough for a logarithm, a straight line here: slope in ln N [95 %]", loc="left"
     )
     ends = [float((line.mean[-1] - low) / (high - low)) for line in lines]
-    _label_ends(axes, ends, texts, _STRAIGHT, style.INK)
-
-
-def _label_ends(axes: Axes, ends: Sequence[float], texts: Sequence[str], height: float, colour: str) -> None:
-    """Name each line at its right end; ends are fractions of the axis, whose height is in inches."""
-    for place, text in zip(_spread_out(ends, texts, 8.3 / 72.0 / height), texts, strict=True):
-        axes.annotate(
-            text, (1.0, place), (2, 0), xycoords="axes fraction", textcoords="offset points",
-            color=colour, fontsize=6.8, verticalalignment="center", linespacing=1.15,
-        )  # fmt: skip
-
-
-def _spread_out(places: Sequence[float], texts: Sequence[str], line_height: float) -> list[float]:
-    """Heights in an axis of length one, moved up and then down until no texts touch."""
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    half = [0.5 * line_height * (texts[i].count("\n") + 1) for i in order]
-    found = [places[i] for i in order]
-    for rank in range(1, len(found)):
-        found[rank] = max(found[rank], found[rank - 1] + half[rank - 1] + half[rank])
-    ceiling = 1.0 + line_height
-    for rank in range(len(found) - 1, -1, -1):
-        found[rank] = min(found[rank], ceiling - half[rank])
-        ceiling = found[rank] - half[rank]
-    placed = dict(zip(order, found, strict=True))
-    return [placed[i] for i in range(len(places))]
+    style.label_ends(axes, ends, texts, _STRAIGHT, style.INK)
 
 
 def _explain(figure: Figure, lines: Sequence[Line], all_shown: bool) -> None:

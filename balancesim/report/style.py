@@ -8,6 +8,7 @@ salted with a fixed word, and neither format carries a date.
 import contextlib
 import functools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 BOUND: Any = (0, (7, 2))
 """Line style of S4's bound."""
+
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B07800", "#56B4E9", "#555555")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+
+Look = dict[str, Any]
+"""Keywords of ``Axes.plot``."""
 
 _LOOKS: tuple[tuple[Any, float, str], ...] = (
     (":", 1.4, "v"),
@@ -79,9 +86,20 @@ def settings() -> Iterator[None]:
         yield
 
 
+def source_name(index: Any, source: str) -> str:
+    """File name of the figure of one source: its place in the run, and its label as far as a name may."""
+    label = re.sub(r"[^a-z0-9.]+", "-", source.lower()).strip("-.")
+    return f"source-{index:02}-{label[:60]}"
+
+
 def colour_of(family: str) -> str:
     """Colour of a family of rules: its own where it is a schedule of ALF-LB, else one that its name picks."""
     return COLOURS.get(family) or OTHER_COLOURS[sum(family.encode()) % len(OTHER_COLOURS)]
+
+
+def distinct_look(place: int) -> Look:
+    """Colour and marker of the so many-th of up to 77 things."""
+    return {"color": _PALETTE[place % len(_PALETTE)], "marker": _MARKERS[place % len(_MARKERS)]}
 
 
 def look_of(rank: int) -> tuple[Any, float, str]:
@@ -119,6 +137,30 @@ def _power_of_ten(value: float, _position: float) -> str:
     """The label of a decade: 1, 10, 10², ...; plain text is drawn many times faster than mathtext."""
     exponent = round(math.log10(value))
     return {0: "1", 1: "10"}.get(exponent, "10" + str(exponent).translate(_SUPERSCRIPTS))
+
+
+def label_ends(axes: Axes, ends: Sequence[float], texts: Sequence[str], height: float, colour: str) -> None:
+    """Name each line at its right end; ends are fractions of the axis, whose height is in inches."""
+    for place, text in zip(spread_out(ends, texts, 8.3 / 72.0 / height), texts, strict=True):
+        axes.annotate(
+            text, (1.0, place), (2, 0), xycoords="axes fraction", textcoords="offset points",
+            color=colour, fontsize=6.8, verticalalignment="center", linespacing=1.15,
+        )  # fmt: skip
+
+
+def spread_out(places: Sequence[float], texts: Sequence[str], line_height: float) -> list[float]:
+    """Heights in an axis of length one, moved up and then down until no texts touch."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    half = [0.5 * line_height * (texts[i].count("\n") + 1) for i in order]
+    found = [places[i] for i in order]
+    for rank in range(1, len(found)):
+        found[rank] = max(found[rank], found[rank - 1] + half[rank - 1] + half[rank])
+    ceiling = 1.0 + line_height
+    for rank in range(len(found) - 1, -1, -1):
+        found[rank] = min(found[rank], ceiling - half[rank])
+        ceiling = found[rank] - half[rank]
+    placed = dict(zip(order, found, strict=True))
+    return [placed[i] for i in range(len(places))]
 
 
 def bound_handle() -> Line2D:

@@ -63,6 +63,8 @@ def _block(rows: list[RuleRow], label_width: int) -> Iterator[Table | Text]:
     floor, spread = f"{first.max_violation_floor:.3g}", f"{first.spread:.3g}"
     yield Text(f"sampling floor of MaxVio {floor}; spread of scores at the K-th place {spread}")
     for row in rows:
+        if row.horizon != first.horizon:
+            yield Text(f"{row.rule}: N={row.horizon:,} for this rule", style="yellow")
         if row.n_early:
             yield Text(
                 f"{row.rule}: {row.n_early} of {row.n_seeds} seeds left out: {row.reason}", style="yellow"
@@ -88,15 +90,15 @@ def _table(rows: list[RuleRow], label_width: int, *, with_growth: bool) -> Table
     for row in rows:
         growth = (
             f"{row.mu_times_step:.2g}" if math.isfinite(row.mu_times_step) else "-",
-            f"{_number(row.exponent, 2)} [{_number(row.exponent_low, 2)}, {_number(row.exponent_high, 2)}]",
+            f"{number(row.exponent, 2)} [{number(row.exponent_low, 2)}, {number(row.exponent_high, 2)}]",
             _VERDICTS.get(row.verdict, row.verdict),
         )
         table.add_row(
             row.rule,
-            _with_error(row.regret, row.regret_high - row.regret),
+            with_error(row.regret, row.regret_high - row.regret),
             *(growth if with_growth else ()),
             _of_exact(row),
-            _number(row.max_violation / row.max_violation_floor, 2),
+            number(row.max_violation / row.max_violation_floor, 2),
         )
     return table
 
@@ -104,15 +106,16 @@ def _table(rows: list[RuleRow], label_width: int, *, with_growth: bool) -> Table
 def _of_exact(row: RuleRow) -> str:
     """The ratio, or the difference where a ratio means nothing."""
     if math.isfinite(row.kept_of_exact) or not math.isfinite(row.score_over_exact):
-        return _number(row.kept_of_exact, 4)
+        return number(row.kept_of_exact, 4)
     return f"{row.score_over_exact:+.2g}"
 
 
-def _number(value: float, digits: int) -> str:
+def number(value: float, digits: int) -> str:
+    """A value to so many places, a dash where there is none."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
-def _with_error(value: float, error: float) -> str:
+def with_error(value: float, error: float) -> str:
     """A value to the second digit of its error, or to four digits where there is none."""
     if not math.isfinite(value):
         return "-"

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from balancesim.sweep.configuration import Configuration, Group
+from balancesim.sweep.configuration import Configuration, Group, RunParameters
 from balancesim.sweep.parameters import Parameters
 
 ENGINE_VERSION = 2
@@ -23,6 +23,8 @@ class Cell:
         16 hex digits: a hash of all that decides the cell's numbers, the engine version among it.
     group : Group
         The source and the run parameters.
+    run : RunParameters
+        The group's, with what the rule sets for its own cells.
     rule : mapping
         The rule's resolved parameters.
     rule_index, seed : int
@@ -31,6 +33,7 @@ class Cell:
 
     key: str
     group: Group
+    run: RunParameters
     rule: Parameters
     rule_index: int
     seed: int
@@ -45,8 +48,13 @@ class Task:
 
     @property
     def group(self) -> Group:
-        """The source and the run parameters that the cells share."""
+        """The group that the cells belong to."""
         return self.cells[0].group
+
+    @property
+    def run(self) -> RunParameters:
+        """The run parameters that the cells share."""
+        return self.cells[0].run
 
     @property
     def seed(self) -> int:
@@ -56,7 +64,7 @@ class Task:
     @property
     def cost(self) -> int:
         """A rough measure of the work, to start long tasks first; a larger K makes the top K longer."""
-        run = self.group.run
+        run = self.run
         scores = run.horizon * run.n_tokens * int(self.group.source.get("n_experts", 64))
         return scores * len(self.cells) * (run.k + 2)
 
@@ -67,16 +75,21 @@ def canonical_json(value: Any) -> str:
 
 
 def tasks_of(configuration: Configuration) -> tuple[Task, ...]:
-    """Every task of an experiment, in its order: groups, then seeds; within a task, rules."""
+    """Every task of an experiment, in its order: groups, then seeds; within a task, rules.
+
+    Rules that set run parameters for their own cells form tasks apart.
+    """
     found = []
     for group in configuration.groups:
-        shared = {"source": group.source, "files": _digests(group.source), "run": group.run.deciding()}
+        shared = {"source": group.source, "files": _digests(group.source)}
         for seed in configuration.seeds:
-            cells = tuple(
-                Cell(_hash({**shared, "rule": rule, "seed": seed}), group, rule, index, seed)
-                for index, rule in enumerate(configuration.rules)
-            )
-            found.append(Task(_hash([cell.key for cell in cells]), cells))
+            by_run: dict[RunParameters, list[Cell]] = {}
+            for index, given in enumerate(configuration.rules):
+                rule = {key: value for key, value in given.items() if key != "run"}
+                run = replace(group.run, **given.get("run", {}))
+                key = _hash({**shared, "run": run.deciding(), "rule": rule, "seed": seed})
+                by_run.setdefault(run, []).append(Cell(key, group, run, rule, index, seed))
+            found += [Task(_hash([cell.key for cell in cells]), tuple(cells)) for cells in by_run.values()]
     return tuple(found)
 
 

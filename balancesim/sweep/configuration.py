@@ -26,8 +26,14 @@ from balancesim.sweep.seeds import parse_seeds, seeds_text
 
 StepUnit = Literal["score", "inverse-modulus", "spread", "percent-of-spread", "default"]
 DEFAULT_STEP_UNIT: StepUnit = "score"
-Comparator = Literal["auto", "population", "hindsight"]
+Comparator = Literal["auto", "population", "hindsight", "rule", "none"]
 GroupScore = Literal["top2", "max"]
+
+DEFAULT_REPORT = "regret"
+"""The report of an experiment that names none; ``balancesim.report`` knows which there are."""
+
+RULE_RUN_KEYS = ("horizon", "n_records")
+"""Run parameters that a rule may set for its own cells, as ``run.horizon = 100`` in its table."""
 
 _DEFAULT_UNITS = {
     "harmonic": "inverse-modulus",
@@ -111,8 +117,8 @@ class Configuration:
 
     Attributes
     ----------
-    name, description : str
-        What it is called and what it is for.
+    name, description, report : str
+        What it is called, what it is for, and the name of the report that shows what it found.
     reference : mapping
         Keys that single out the rule that others are compared with; the first rule where none fits.
     seeds : tuple of int
@@ -122,8 +128,8 @@ class Configuration:
     choices : tuple of Choice
         The sources.
     rules : tuple of mapping
-        The rules: ``kind``, the class's fields, for a rule with a step size ``step_unit``, and what there is
-        of `NO_DELAYS`' keys with another value.
+        The rules: ``kind``, the class's fields, for a rule with a step size ``step_unit``, what there is of
+        `NO_DELAYS`' keys with another value, and ``run`` where the rule sets run parameters of its own.
     """
 
     name: str
@@ -133,6 +139,7 @@ class Configuration:
     choices: tuple[Choice, ...]
     rules: tuple[Parameters, ...]
     reference: Mapping[str, Any] = field(default_factory=dict)
+    report: str = DEFAULT_REPORT
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -159,6 +166,7 @@ class Configuration:
         return {
             "name": self.name,
             "description": self.description,
+            "report": self.report,
             "run": {**run, "seeds": seeds_text(self.seeds)},
             **reference,
             "source": [
@@ -189,8 +197,9 @@ def resolve(draft: Draft) -> Configuration:
         if not found:
             raise ConfigurationError(f"the experiment {draft.name} has no {what}; add a [[{what}]] table")
     configuration = Configuration(
-        draft.name, draft.description, seeds, run, choices, rules, dict(draft.reference)
-    )
+        draft.name, draft.description, seeds, run, choices, rules, dict(draft.reference),
+        draft.report or DEFAULT_REPORT,
+    )  # fmt: skip
     _check_reference(configuration)
     for group in configuration.groups:
         n_experts = build_source(group.source).n_experts
@@ -309,7 +318,8 @@ def _choices(draft: Draft) -> tuple[Choice, ...]:
 def _rules(index: int, entry: Entry) -> Iterator[Parameters]:
     cls = _class_of("rule", entry, balancers.registry())
     types = rule_types(cls)
-    for values in combinations(entry.settings, types, entry.kind.value):
+    for values in combinations(entry.settings, {**types, "run": dict[str, Any]}, entry.kind.value):
+        own = _rule_run(values.pop("run", {}), f"rule[{index}].run")
         unit = values.pop("step_unit", DEFAULT_STEP_UNIT)
         delays = {key: values.pop(key) for key in delay_keys(cls) if key in values}
         origins = {key: setting.origin for key, setting in entry.settings.items()}
@@ -324,7 +334,17 @@ def _rules(index: int, entry: Entry) -> Iterator[Parameters]:
             elif unit == "default":
                 unit = _DEFAULT_UNITS.get(resolved.get("schedule", ""), "score")
             resolved["step_unit"] = unit
-        yield resolved
+        yield {**resolved, **({"run": own} if own else {})}
+
+
+def _rule_run(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The run parameters that a rule sets for its own cells, checked."""
+    settings = {key: Setting(value, f"{where}.{key}") for key, value in given.items()}
+    values = list(combinations(settings, {key: RUN_TYPES[key] for key in RULE_RUN_KEYS}, "a rule's run"))
+    if len(values) != 1:
+        raise ConfigurationError(f"{where}: a list makes no axis here; give one value a key")
+    build(RunParameters, values[0], {key: setting.origin for key, setting in settings.items()}, where)
+    return values[0]
 
 
 def rule_types(cls: type) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import balancesim
 from balancesim.errors import ConfigurationError, unknown_name
 
-_TOP_LEVEL = ("name", "description", "reference", "run", "source_defaults", "source", "rule")
+_TOP_LEVEL = ("name", "description", "report", "reference", "run", "source_defaults", "source", "rule")
 
 
 class Setting(NamedTuple):
@@ -34,6 +34,7 @@ class Draft:
 
     name: str
     description: str = ""
+    report: str | None = None
     reference: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Setting] = field(default_factory=dict)
     source_defaults: Mapping[str, Setting] = field(default_factory=dict)
@@ -114,6 +115,7 @@ def read_draft(path: Path) -> Draft:
     return Draft(
         name=name,
         description=_text(path, document, "description", ""),
+        report=_text(path, document, "report", "") or None,
         reference=_table(path, document, "reference"),
         run=_settings("run", _table(path, document, "run")),
         source_defaults=_settings("source_defaults", _table(path, document, "source_defaults")),
@@ -127,6 +129,7 @@ def _overlay(base: Draft, top: Draft) -> Draft:
     return replace(
         base,
         description=top.description or base.description,
+        report=top.report or base.report,
         reference=top.reference or base.reference,
         run={**base.run, **top.run},
         source_defaults={**base.source_defaults, **top.source_defaults},

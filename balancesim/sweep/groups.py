@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
     """One row per source, run parameters and rule, over the seeds that are done.
 
     Means are over the seeds that reached the horizon, with 95 % Student intervals; differences are paired by
-    seed, which common random numbers make sharp, and never taken between a causal and a current-batch rule.
+    seed, which common random numbers make sharp, and never taken between a causal and a current-batch rule or
+    between runs of different lengths.
     Growth fits are S6's, predictions S7's and S8's, the bound is S4's with the modulus at p* (a statement for
     projected iterates only).
 
@@ -55,7 +57,8 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
     for (group, _), cells in members.items():
         whole, early = _by_outcome(cells)
         rivals = _by_outcome(members.get((group, reference), []))[0]
-        others = {cell["seed"]: cell["regret"] for cell in rivals if cell["causal"] == cells[0]["causal"]}
+        alike = [cell for cell in rivals if all(cell[key] == cells[0][key] for key in ("causal", "horizon"))]
+        others = {cell["seed"]: cell["regret"] for cell in alike}
         paired = [cell["regret"] - others[cell["seed"]] for cell in whole if cell["seed"] in others]
         rows.append(
             {
@@ -63,18 +66,18 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
                 "n_seeds": len(cells),
                 "n_early": len(early),
                 "reason": early[0]["reason"] if early else "",
-                **_mean("regret", [cell["regret"] for cell in whole]),
+                **student_mean("regret", [cell["regret"] for cell in whole]),
                 "reference": reference,
-                **_mean("difference", paired),
+                **student_mean("difference", paired),
                 **_growth(
                     [_against_population(curves[cell["cell"]], cell) for cell in whole], cells[0]["causal"]
                 ),
                 **_predictions(cells[0]),
-                **_mean("max_violation", [cell["max_violation"] for cell in whole]),
-                **_mean("kept_of_exact", [cell["kept_of_exact"] for cell in whole]),
-                **_mean("score_over_exact", [cell["score_over_exact"] for cell in whole]),
+                **student_mean("max_violation", [cell["max_violation"] for cell in whole]),
+                **student_mean("kept_of_exact", [cell["kept_of_exact"] for cell in whole]),
+                **student_mean("score_over_exact", [cell["score_over_exact"] for cell in whole]),
                 "exact_reason": next((cell["exact_reason"] for cell in whole if cell["exact_reason"]), ""),
-                **{name: _mean(name, [cell[name] for cell in whole])[name] for name in _MEANS},
+                **{name: student_mean(name, [cell[name] for cell in whole])[name] for name in _MEANS},
             }
         )
     return pd.DataFrame(rows)
@@ -104,7 +107,7 @@ def _by_outcome(cells: list[dict[Any, Any]]) -> tuple[list[dict[Any, Any]], list
     return whole, [cell for cell in cells if cell["outcome"] != "horizon_reached"]
 
 
-def _mean(name: str, numbers: list[float]) -> dict[str, float]:
+def student_mean(name: str, numbers: Sequence[float] | Float64Array) -> dict[str, float]:
     """The mean and its 95 % Student interval; NaN limits where there are fewer than two values."""
     from scipy.special import stdtrit
 
@@ -127,7 +130,8 @@ def _growth(curves: list[_Curve], causal: bool) -> dict[str, Any]:
     elif not curves:
         verdict, reason = "inconclusive", "no seed reached the horizon"
     elif not all(np.isfinite(regret).all() for _, regret in curves):
-        verdict, reason = "not fitted", "regret is not defined: no price, or a choice other than the K best"
+        verdict = "not fitted"
+        reason = "there is no regret: no price, a choice other than the K best, or nothing to compare with"
     else:
         fit = theory.fit_growth(curves[0][0], np.stack([regret for _, regret in curves]))
         estimates = {name: getattr(fit, name)[:3] for name in ("slope", "exponent", "plain_exponent")}

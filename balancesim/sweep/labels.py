@@ -10,7 +10,7 @@ from balancesim.sweep.configuration import Configuration, Group, build_source, r
 from balancesim.sweep.parameters import Parameters
 
 _LONGEST_LIST = 40
-_NAMED = ("kind", "schedule", "step_size", "step_unit")
+_NAMED = ("kind", "schedule", "step_size", "step_unit", "run")
 
 
 def group_labels(configuration: Configuration) -> tuple[str, ...]:
@@ -27,7 +27,8 @@ def rule_labels(configuration: Configuration) -> tuple[str, ...]:
     rules = configuration.rules
     labels = [_rule_label(rule) for rule in rules]
     labels = _told_apart(labels, [str(rule.get("step_unit", "")) for rule in rules])
-    return tuple(_told_apart(labels, [_text(rule, _NAMED) for rule in rules]))
+    labels = _told_apart(labels, [_text(rule, _NAMED) for rule in rules])
+    return tuple(_told_apart(labels, [_text(rule.get("run", {}), ()) for rule in rules]))
 
 
 def _rule_label(rule: Parameters) -> str:

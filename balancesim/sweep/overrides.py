@@ -2,7 +2,7 @@
 
 ``source=`` and ``rule=`` say which kinds there are: the experiment's own entries of a kind where it has some,
 else one with defaults. ``source.KEY=`` and ``rule.KEY=`` give a key to the entries whose kind has it and drop
-the others. Any other key is a run parameter, and wins over what a source set for itself.
+the others. Any other key is a run parameter, and wins over what a source or a rule set for itself.
 """
 
 import tomllib
@@ -72,8 +72,12 @@ def apply_overrides(draft: Draft, overrides: Iterable[str]) -> tuple[Draft, tupl
         elif part == "rule" and name:
             draft = replace(draft, rules=_narrowed("rule", name, setting, draft.rules, notes))
         elif part not in ("source", "rule"):
-            cleared = tuple(_without(entry, key) for entry in draft.sources)
-            draft = replace(draft, run={**draft.run, key: setting}, sources=cleared)
+            draft = replace(
+                draft,
+                run={**draft.run, key: setting},
+                sources=tuple(_without(entry, key) for entry in draft.sources),
+                rules=tuple(_without_own_run(entry, key) for entry in draft.rules),
+            )
     return draft, tuple(notes)
 
 
@@ -128,6 +132,15 @@ def _narrowed(
 
 def _without(entry: Entry, key: str) -> Entry:
     return replace(entry, settings={name: value for name, value in entry.settings.items() if name != key})
+
+
+def _without_own_run(entry: Entry, key: str) -> Entry:
+    """The rule's entry without its own value of a run parameter."""
+    own = entry.settings.get("run")
+    if own is None or not isinstance(own.value, dict):
+        return entry
+    kept = {name: value for name, value in own.value.items() if name != key}
+    return replace(entry, settings={**entry.settings, "run": own._replace(value=kept)})
 
 
 def _split(text: str) -> list[str]:

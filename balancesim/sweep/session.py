@@ -24,6 +24,7 @@ from balancesim.sweep.store import (
     scan,
     set_aside,
     with_stored_seeds,
+    write_configuration,
 )
 from balancesim.sweep.summary import is_current, write_summary
 from balancesim.sweep.work import Assignment, step_sizes
@@ -177,6 +178,7 @@ def run_sweep(
         plan = _plan_anew(run, configuration) if fresh else plan_sweep(run, configuration)
         if plan.waiting or plan.states.damaged or not is_current(run, plan.configuration, plan.states):
             return _run(plan, executor, jobs, fresh, fail_fast, reporter)
+        write_configuration(run, plan.configuration)  # its words or its report may be others
         return Outcome(plan.n_cells, plan.n_done, 0, {})
 
 

@@ -188,11 +188,22 @@ def prepare(run: RunDirectory, configuration: Configuration) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(run.path, error) from error
+    write_configuration(run, configuration)
+    if not run.manifest_file.exists():
+        write_json(run.manifest_file, {"engine_version": ENGINE_VERSION, "figures": [], **manifest()})
+
+
+def write_configuration(run: RunDirectory, configuration: Configuration) -> None:
+    """Write the resolved experiment, unless the very same is there.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written.
+    """
     text = toml_text(configuration.document())
     if not run.configuration_file.exists() or run.configuration_file.read_text(encoding="utf-8") != text:
         write_text(run.configuration_file, text)
-    if not run.manifest_file.exists():
-        write_json(run.manifest_file, {"engine_version": ENGINE_VERSION, "figures": [], **manifest()})
 
 
 def clear(run: RunDirectory) -> None:

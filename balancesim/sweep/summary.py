@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from balancesim.errors import RunDirectoryError
 from balancesim.sweep.atomic import write_json
 from balancesim.sweep.cells import Task, canonical_json, tasks_of
-from balancesim.sweep.configuration import Configuration
+from balancesim.sweep.configuration import DEFAULT_REPORT, Configuration
 from balancesim.sweep.delays import NO_DELAYS, delays_of
 from balancesim.sweep.labels import group_labels, rule_labels
 from balancesim.sweep.parts import (
@@ -115,8 +115,8 @@ def is_current(run: RunDirectory, configuration: Configuration, states: States) 
     return document == _identity(task for task in tasks_of(configuration) if task.key in states.done)
 
 
-def record_figures(run: RunDirectory, paths: Sequence[Path]) -> None:
-    """Note in the manifest which figures are ours, and of which cells.
+def record_figures(run: RunDirectory, paths: Sequence[Path], report: str = DEFAULT_REPORT) -> None:
+    """Note in the manifest which figures are ours, of which report and which cells.
 
     Raises
     ------
@@ -125,15 +125,18 @@ def record_figures(run: RunDirectory, paths: Sequence[Path]) -> None:
     """
     document = read_manifest(run)
     names = sorted({*document.get("figures", []), *(path.name for path in paths)})
-    write_json(run.manifest_file, {**document, "figures": names, "figures_show": _shown(run)})
+    shown = {"figures_show": _shown(run), "figures_report": report}
+    write_json(run.manifest_file, {**document, "figures": names, **shown})
 
 
-def figures_are_current(run: RunDirectory) -> bool:
-    """Whether all figures are there and show the cells that the summary holds."""
+def figures_are_current(run: RunDirectory, report: str = DEFAULT_REPORT) -> bool:
+    """Whether all figures of a report are there and show the cells that the summary holds."""
     paths = recorded_figures(run)
     if not paths or not all(path.exists() for path in paths):
         return False
-    return bool(read_manifest(run).get("figures_show") == _shown(run))
+    document = read_manifest(run)
+    same_report = document.get("figures_report", DEFAULT_REPORT) == report
+    return same_report and bool(document.get("figures_show") == _shown(run))
 
 
 def _shown(run: RunDirectory) -> str | None:
@@ -204,7 +207,7 @@ def _summary(run: RunDirectory, configuration: Configuration) -> pa.Table:
     rows = []
     for task in finished:
         facts = read_facts(run.part_file(task))["cells"]
-        parameters = task.group.run
+        parameters = task.run
         for cell, fact in zip(task.cells, facts, strict=True):
             n_experts = fact["n_experts"]
             step = cell.rule.get("step_size")

@@ -90,7 +90,7 @@ def _simulate(assignment: Assignment, progress: Callable[[float], None]) -> "Seq
     from balancesim.simulation import simulate
 
     task = assignment.task
-    parameters = task.group.run
+    parameters = task.run
     rules = [
         build_rule(cell.rule, step)
         for cell, step in zip(task.cells, step_sizes(task, assignment.scale), strict=True)

@@ -138,7 +138,7 @@ def test_quiet_says_no_notes(finished: Path, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("regret-swep",), "unknown experiment 'regret-swep'; did you mean 'regret-sweep'?"),
-        ((), "an experiment is needed: one of regret-sweep"),
+        ((), "an experiment is needed: one of balance-race"),
         (("regret-sweep", "--set", "horizn=3"), "did you mean 'horizon'?"),
         (("regret-sweep", "--set", "source=paretto"), "did you mean 'pareto'?"),
         (("regret-sweep", "--seeds", "x"), "--seeds is FIRST:END"),
@@ -157,6 +157,29 @@ def test_usage_errors_exit_with_2(tmp_path: Path, arguments: tuple[str, ...], wo
     assert words in result.stderr
     assert result.stdout == ""
     assert not (tmp_path / "new").exists()
+
+
+def test_an_unknown_report_stops_before_any_cell(tmp_path: Path) -> None:
+    path = write(tmp_path, 'report = "rase"\n' + TINY)
+    result = run("--config", path, "--out", tmp_path / "new")
+    assert result.exit_code == 2
+    assert "report: unknown report 'rase'; did you mean 'race'?" in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_report_of_a_finished_run_is_drawn(finished: Path, tmp_path: Path) -> None:
+    run("--config", finished / "tiny.toml", "--out", tmp_path / "run", "--quiet")
+    before = summary_bytes(tmp_path / "run")
+    path = write(tmp_path, 'report = "race"\n' + TINY, "race.toml")
+    result = run("--config", path, "--out", tmp_path / "run", "--quiet")
+    assert result.exit_code == 0
+    assert "causal rules: 50 steps" in result.stdout
+    assert summary_bytes(tmp_path / "run") == before
+    assert run("--config", path, "--out", tmp_path / "run").stdout.startswith("nothing to do")
+    shown = CliRunner().invoke(main, ["show", str(tmp_path / "run")])
+    assert "causal rules: 50 steps" in shown.stdout
+    document = json.loads(run("--config", path, "--out", tmp_path / "run", "--json").stdout)
+    assert {row["family"] for row in document["groups"]} >= {"none", "alf-lb sign"}
 
 
 def test_a_toml_syntax_error_names_the_line(tmp_path: Path) -> None:

@@ -56,3 +56,22 @@ def test_the_engine_version_changes_every_key(tmp_path: Path, monkeypatch: pytes
 
 def test_more_seeds_keep_the_keys(tmp_path: Path) -> None:
     assert set(keys(tmp_path)) < set(keys(tmp_path, TINY.replace("0:2", "0:3")))
+
+
+OWN_RUN = TINY + '\n[[rule]]\nkind = "alf-lb"\nrun.horizon = 7\n'
+
+
+def test_a_rule_with_a_run_of_its_own_is_a_task_apart(tmp_path: Path) -> None:
+    tasks = tasks_of(configuration(tmp_path, OWN_RUN))
+    assert len(tasks) == 2 * N_TASKS
+    assert [task.run.horizon for task in tasks] == [50, 7] * N_TASKS
+    assert [len(task.cells) for task in tasks] == [3, 1] * N_TASKS
+    assert {task.run.n_records for task in tasks} == {10}
+    # The other rules' cells are those of the experiment without it.
+    assert [cell.key for task in tasks[::2] for cell in task.cells] == keys(tmp_path)
+
+
+def test_its_cells_are_those_of_a_run_of_that_length(tmp_path: Path) -> None:
+    short = TINY.replace("horizon = 50", "horizon = 7") + '\n[[rule]]\nkind = "alf-lb"\n'
+    own = [cell.key for task in tasks_of(configuration(tmp_path, OWN_RUN))[1::2] for cell in task.cells]
+    assert set(own) < set(keys(tmp_path, short))

@@ -117,6 +117,24 @@ def test_a_source_may_set_its_own_batch(tmp_path: Path) -> None:
     assert first != second
 
 
+def test_a_rule_may_set_the_length_of_its_own_run(tmp_path: Path) -> None:
+    config = configuration(tmp_path, SOURCE + RULE + RULE + "run.horizon = 20\nrun.n_records = 5\n")
+    assert [rule.get("run") for rule in config.rules] == [None, {"horizon": 20, "n_records": 5}]
+    assert len(set(rule_labels(config))) == 2
+    again = configuration(tmp_path, toml_text(config.document()))
+    assert again.rules == config.rules
+    assert again.identity() == config.identity()
+
+
+def test_the_report_is_no_part_of_what_cells_are(tmp_path: Path) -> None:
+    config = configuration(tmp_path, SOURCE + RULE)
+    assert config.report == "regret"
+    other = configuration(tmp_path, 'report = "race"\n' + SOURCE + RULE)
+    assert other.report == "race"
+    assert other.identity() == config.identity()
+    assert configuration(tmp_path, toml_text(other.document())).report == "race"
+
+
 def test_twins_are_one(tmp_path: Path) -> None:
     config = configuration(tmp_path, SOURCE + SOURCE + RULE + RULE)
     assert len(config.groups) == 1
@@ -154,6 +172,14 @@ def test_twins_are_one(tmp_path: Path) -> None:
         ),
         (SOURCE + "scale = [1.0, 'big']\n" + RULE, "source[0].scale: expected `float`, got `str`"),
         (SOURCE + "scale = []\n" + RULE, "source[0].scale is an empty list"),
+        (
+            SOURCE + RULE + "run.horizn = 3\n",
+            "rule[0].run.horizn: unknown key of a rule's run 'horizn'; did you mean 'horizon'?",
+        ),
+        (SOURCE + RULE + "run.k = 3\n", "rule[0].run.k: unknown key of a rule's run 'k'"),
+        (SOURCE + RULE + "run.horizon = [3, 4]\n", "rule[0].run: a list makes no axis here"),
+        (SOURCE + RULE + "run.horizon = 0\n", "rule[0].run.horizon: `horizon` must be at least 1"),
+        (SOURCE + RULE + "run = 3\n", "rule[0].run: expected `object`, got `int`"),
         (
             SOURCE + "transform = 'sigmod'\n" + RULE,
             "source[0].transform: unknown value 'sigmod'; did you mean",

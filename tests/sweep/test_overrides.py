@@ -8,7 +8,7 @@ from balancesim.sweep.cells import tasks_of
 from balancesim.sweep.configuration import Configuration, resolve
 from balancesim.sweep.experiment import load_draft, read_draft
 from balancesim.sweep.overrides import apply_overrides, override_keys, parse_override
-from tests.sweep.tiny import write
+from tests.sweep.tiny import TINY, write
 
 
 def overridden(path: Path, *texts: str) -> Configuration:
@@ -151,3 +151,10 @@ def test_every_key_is_offered() -> None:
         override_keys()
     )
     assert "source.seed" not in override_keys()
+
+
+def test_a_run_key_beats_a_rule_s_own(tmp_path: Path) -> None:
+    path = write(tmp_path, TINY + '\n[[rule]]\nkind = "exact"\nrun.horizon = 7\nrun.n_records = 4\n')
+    assert overridden(path).rules[-1]["run"] == {"horizon": 7, "n_records": 4}
+    assert overridden(path, "horizon=9").rules[-1]["run"] == {"n_records": 4}
+    assert "run" not in overridden(path, "horizon=9", "n_records=3").rules[-1]
