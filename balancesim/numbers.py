@@ -31,3 +31,9 @@ def check_positive(name: str, value: Any, *, otherwise: str = "") -> None:
     """Raise `InputError` unless the argument is a finite number above zero; ``otherwise`` ends the rule."""
     if not (is_number(value) and 0.0 < value < math.inf):
         raise InputError(f"`{name}` must be a positive finite number{otherwise}, got {value!r}")
+
+
+def check_not_negative(name: str, value: Any) -> None:
+    """Raise `InputError` unless the argument is a finite number of at least zero."""
+    if not (is_number(value) and 0.0 <= value < math.inf):
+        raise InputError(f"`{name}` must be a finite number of at least 0, got {value!r}")

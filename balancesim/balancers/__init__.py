@@ -1,25 +1,31 @@
-"""Balancing rules on two protocols: a price added to the scores, or a choice that sees the batch."""
+"""Balancing rules: a price added to the scores or put in the loss, or a choice that sees the batch."""
 
 from collections.abc import Mapping
 
 from balancesim.balancers.alf_lb import AlfLB
-from balancesim.balancers.compiled import CompiledRule, Delayed
+from balancesim.balancers.compiled import CompiledPenalty, CompiledRule, Delayed
 from balancesim.balancers.exact import Exact
+from balancesim.balancers.gshard_loss import GShardLoss
 from balancesim.balancers.none import NoBalance
-from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
+from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PenaltyRule, PriceRule, Rule
+from balancesim.balancers.switch_loss import SwitchLoss
 from balancesim.kernels.jit import rule_kernel
 
 __all__ = [
     "AlfLB",
     "Assignment",
     "BatchRule",
+    "CompiledPenalty",
     "CompiledRule",
     "Delayed",
     "Exact",
+    "GShardLoss",
     "KernelForm",
     "NoBalance",
+    "PenaltyRule",
     "PriceRule",
     "Rule",
+    "SwitchLoss",
     "registry",
     "rule_kernel",
 ]

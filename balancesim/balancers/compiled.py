@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from balancesim.balancers.protocol import KernelForm, PriceRule
+from balancesim.balancers.protocol import KernelForm, PenaltyRule, PriceRule, Rule
 from balancesim.errors import InputError
 from balancesim.numbers import check_int
 from balancesim.types import Float64Array, FloatArray, IntArray
@@ -33,27 +33,11 @@ class DelayedState(NamedTuple):
     prices: tuple[Float64Array, ...]
 
 
-class CompiledRule(PriceRule):
-    """A price rule that is a compiled function on flat arrays; it runs inside the simulation's loop.
-
-    A rule defines ``compiled_update`` and `parameters`, and where it needs more than its price, `memory`.
-    ``compiled_update(parameters, step, n_tokens, k, loads, price, memory)`` changes ``price`` (E,) float64
-    and ``memory`` (M,) float64 in place, given (P,) float64 parameters, the number of this update counted
-    from 1, the number of tokens and of experts per token, and the loads (E,) int64. Write it in the Python
-    that Numba compiles, decorate it with `rule_kernel`, and hold it in a ``staticmethod``.
-
-    A rule that must see scores also defines ``compiled_observe(parameters, n_tokens, k, n_experts, tile,
-    bias, top, token, n_lanes, memory)``, which is called for each tile of a batch before the update:
-    ``tile`` (rows, lanes) holds the scores of tokens ``token .. token + n_lanes - 1``, experts along rows;
-    ``bias`` (rows,) is the price in the scores' dtype; ``top`` (ranks, lanes) the K largest biased scores of
-    each token, descending. Tokens come in order; rows past ``n_experts`` are minus infinity.
-    """
+class CompiledBase(Rule):
+    """What compiled rules share: an update on flat arrays, its parameters, and what it starts from."""
 
     compiled_update: ClassVar[Any]
     """The compiled update, in a ``staticmethod``."""
-
-    compiled_observe: ClassVar[Any] = None
-    """The compiled function that sees the batch's scores, in a ``staticmethod``; None for loads alone."""
 
     @abstractmethod
     def parameters(self) -> Sequence[float]:
@@ -73,6 +57,49 @@ class CompiledRule(PriceRule):
         """Start from `start` and an empty memory."""
         return CompiledState(self.start(n_experts, k), None, 0, k, 0)
 
+    def update(
+        self, state: CompiledState, loads: IntArray, probabilities: Float64Array | None
+    ) -> CompiledState:
+        """Take one step; a rule that needs probabilities finds them in the first E cells of its memory."""
+        n_tokens = state.n_tokens or int(loads.sum()) // state.k
+        price, step = state.price.copy(), state.step + 1
+        memory = self._memory_of(state, price.size, n_tokens).copy()
+        if self.needs_probabilities:
+            if probabilities is None:
+                raise InputError(
+                    f"`probabilities` must be given to {self.describe()}, which learns from them"
+                )
+            memory[: price.size] = probabilities
+        given: NDArray[np.int64] = np.ascontiguousarray(loads, dtype=np.int64)
+        self.compiled_update(self._numbers(), step, n_tokens, state.k, given, price, memory)
+        return CompiledState(price, memory, step, state.k, state.n_tokens)
+
+    def _numbers(self) -> Float64Array:
+        return np.array(self.parameters(), dtype=np.float64)
+
+    def _memory_of(self, state: CompiledState, n_experts: int, n_tokens: int) -> Float64Array:
+        return self.memory(n_experts, n_tokens, state.k) if state.memory is None else state.memory
+
+
+class CompiledRule(CompiledBase, PriceRule):
+    """A price rule that is a compiled function on flat arrays; it runs inside the simulation's loop.
+
+    A rule defines ``compiled_update`` and `parameters`, and where it needs more than its price, `memory`.
+    ``compiled_update(parameters, step, n_tokens, k, loads, price, memory)`` changes ``price`` (E,) float64
+    and ``memory`` (M,) float64 in place, given (P,) float64 parameters, the number of this update counted
+    from 1, the number of tokens and of experts per token, and the loads (E,) int64. Write it in the Python
+    that Numba compiles, decorate it with `rule_kernel`, and hold it in a ``staticmethod``.
+
+    A rule that must see scores also defines ``compiled_observe(parameters, n_tokens, k, n_experts, tile,
+    bias, top, token, n_lanes, memory)``, which is called for each tile of a batch before the update:
+    ``tile`` (rows, lanes) holds the scores of tokens ``token .. token + n_lanes - 1``, experts along rows;
+    ``bias`` (rows,) is the price in the scores' dtype; ``top`` (ranks, lanes) the K largest biased scores of
+    each token, descending. Tokens come in order; rows past ``n_experts`` are minus infinity.
+    """
+
+    compiled_observe: ClassVar[Any] = None
+    """The compiled function that sees the batch's scores, in a ``staticmethod``; None for loads alone."""
+
     def bias(self, state: CompiledState) -> Float64Array:
         """Return the price."""
         return state.price
@@ -89,18 +116,6 @@ class CompiledRule(PriceRule):
         observe_scores(self.compiled_observe, self._numbers(), contiguous, state.price, state.k, memory)
         return state._replace(memory=memory, n_tokens=n_tokens)
 
-    def update(
-        self, state: CompiledState, loads: IntArray, probabilities: Float64Array | None
-    ) -> CompiledState:
-        """Take one step; probabilities are not used."""
-        del probabilities
-        n_tokens = state.n_tokens or int(loads.sum()) // state.k
-        price, step = state.price.copy(), state.step + 1
-        memory = self._memory_of(state, price.size, n_tokens).copy()
-        given: NDArray[np.int64] = np.ascontiguousarray(loads, dtype=np.int64)
-        self.compiled_update(self._numbers(), step, n_tokens, state.k, given, price, memory)
-        return CompiledState(price, memory, step, state.k, state.n_tokens)
-
     def kernel_form(self, n_experts: int, n_tokens: int, k: int) -> KernelForm:
         """Return the compiled functions and what they start from."""
         return KernelForm(
@@ -112,11 +127,32 @@ class CompiledRule(PriceRule):
             threshold=self.threshold,
         )
 
-    def _numbers(self) -> Float64Array:
-        return np.array(self.parameters(), dtype=np.float64)
 
-    def _memory_of(self, state: CompiledState, n_experts: int, n_tokens: int) -> Float64Array:
-        return self.memory(n_experts, n_tokens, state.k) if state.memory is None else state.memory
+class CompiledPenalty(CompiledBase, PenaltyRule):
+    """A gradient rule that is a compiled function on flat arrays; it runs inside the training loop.
+
+    ``compiled_update`` is as in `CompiledRule`. The first E cells of ``memory`` hold the batch's mean
+    probabilities when it is called, and ``price`` receives the penalty; ``k`` is 1 where first choices alone
+    are counted.
+    """
+
+    def memory(self, n_experts: int, n_tokens: int, k: int) -> Float64Array:
+        """Return room for the probabilities alone, (E,)."""
+        del n_tokens, k
+        return np.zeros(n_experts)
+
+    def penalty(self, state: CompiledState) -> Float64Array:
+        """Return the penalty."""
+        return state.price
+
+    def kernel_form(self, n_experts: int, n_tokens: int, k: int) -> KernelForm:
+        """Return the compiled update and what it starts from."""
+        return KernelForm(
+            update=self.compiled_update,
+            parameters=self._numbers(),
+            price=self.start(n_experts, k),
+            memory=self.memory(n_experts, n_tokens, k),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,6 +181,10 @@ class Delayed(PriceRule):
     def __post_init__(self) -> None:
         if not isinstance(self.rule, PriceRule):
             raise InputError(f"`rule` must be a PriceRule, which has a price to delay, got {self.rule!r}")
+        if self.rule.needs_probabilities:
+            raise InputError(
+                f"`rule` must act on the choice to be delayed; {self.rule.describe()} acts in the loss"
+            )
         check_int("every", self.every, 1)
         check_int("lag", self.lag, 0)
         check_int("n_ranks", self.n_ranks, 1)
