@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balancesim import balancers, exact, sources, theory
+    from balancesim import balancers, exact, router, sources, theory
     from balancesim.exact import solve
     from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
+    from balancesim.router import train_router
     from balancesim.routing import dual_value, route
     from balancesim.simulation import simulate
 
@@ -24,10 +25,12 @@ __all__ = [
     "exact",
     "max_violation",
     "route",
+    "router",
     "simulate",
     "solve",
     "sources",
     "theory",
+    "train_router",
 ]
 
 _HOMES = {
@@ -38,8 +41,9 @@ _HOMES = {
     "route": "balancesim.routing",
     "simulate": "balancesim.simulation",
     "solve": "balancesim.exact",
+    "train_router": "balancesim.router.training",
 }
-_MODULES = ("balancers", "exact", "sources", "theory")
+_MODULES = ("balancers", "exact", "router", "sources", "theory")
 
 
 def __getattr__(name: str) -> Any:

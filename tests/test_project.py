@@ -25,7 +25,7 @@ FLOORS = (
     ("kernels", "problem"),
     ("routing",),
     ("balancers", "exact", "sources"),
-    ("assignments", "driver", "feed", "hindsight", "oracle", "runs", "simulation", "theory"),
+    ("assignments", "driver", "feed", "hindsight", "oracle", "router", "runs", "simulation", "theory"),
     ("sweep", "report", "bench"),
     ("cli", "__main__"),
 )
@@ -35,6 +35,7 @@ DOCUMENTED = (
     "balancesim",
     "balancesim.balancers",
     "balancesim.exact",
+    "balancesim.router",
     "balancesim.sources",
     "balancesim.theory",
 )
