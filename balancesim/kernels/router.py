@@ -10,22 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancesim.kernels.calls import as_observe, as_update
-from balancesim.kernels.elementary import exp64, log64
-from balancesim.kernels.jit import inner, kernel, strict
+from balancesim.kernels.gates import (
+    add_measures,
+    find_gates,
+    find_logits,
+    find_scores,
+    find_slope,
+    find_softmax,
+    mark_chosen,
+)
+from balancesim.kernels.jit import inner, kernel, pasted, strict
 from balancesim.kernels.model import LANES
 from balancesim.kernels.rules import NOT_FINITE, update_rule, within
-from balancesim.kernels.tokens import draw_tokens
-from balancesim.kernels.topk import find_top, n_ranks, room_for_ties
-
-# What the bias is added to.
-ON_LOGITS = 0
-ON_SOFTMAX = 1
-ON_SIGMOID = 2
-
-# Gate weights of the chosen experts.
-RENORMALISED = 0
-RAW = 1
-SIGMOID_GATE = 2
+from balancesim.kernels.topk import find_top, n_ranks
 
 # Parts of a step, for rules whose update lives in Python.
 WHOLE = 0
@@ -119,135 +116,6 @@ class Pass(NamedTuple):
 
 
 @inner
-def find_logits(weights, inputs, n_lanes, logits):
-    """Write W x of a tile of tokens."""
-    for e in range(weights.shape[0]):
-        for t in range(n_lanes):
-            logits[e, t] = 0.0
-        for j in range(weights.shape[1]):
-            w = weights[e, j]
-            for t in range(n_lanes):
-                logits[e, t] += w * inputs[j, t]
-
-
-@inner
-def find_softmax(logits, n_experts, n_lanes, probabilities, partition):
-    """Write the softmax over the experts, and each token's logarithm of the sum of exponentials."""
-    largest, total = np.empty(LANES), np.empty(LANES)
-    for t in range(n_lanes):
-        largest[t], total[t] = logits[0, t], 0.0
-    for e in range(1, n_experts):
-        for t in range(n_lanes):
-            largest[t] = max(largest[t], logits[e, t])
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            share = exp64(logits[e, t] - largest[t])
-            probabilities[e, t] = share
-            total[t] += share
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            probabilities[e, t] /= total[t]
-    for t in range(n_lanes):
-        partition[t] = largest[t] + log64(total[t])
-
-
-@inner
-def find_scores(logits, probabilities, selection, n_experts, n_lanes, score):
-    """Write what the bias is added to."""
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            if selection == ON_LOGITS:
-                score[e, t] = logits[e, t]
-            elif selection == ON_SOFTMAX:
-                score[e, t] = probabilities[e, t]
-            else:
-                score[e, t] = 1.0 / (1.0 + exp64(-logits[e, t]))
-
-
-@inner
-def mark_chosen(score, bias, k, n_experts, top, n_lanes, chosen):
-    """Write 1.0 for each token's K experts and 0.0 for others; ties go to the lower index."""
-    n_marked = np.int64(0)
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            reached = score[e, t] + bias[e] >= top[k - 1, t]
-            chosen[e, t] = 1.0 if reached else 0.0
-            n_marked += np.int64(reached)
-    if n_marked == k * n_lanes:
-        return
-    for t in range(n_lanes):
-        border = top[k - 1, t]
-        room = room_for_ties(score, bias, k, n_experts, border, t)
-        for e in range(n_experts):
-            if score[e, t] + bias[e] == border:
-                if room == 0:
-                    chosen[e, t] = 0.0
-                else:
-                    room -= 1
-
-
-@inner
-def find_gates(logits, probabilities, chosen, kind, n_experts, n_lanes, gate):
-    """Write the gate weights of the chosen, 0.0 for others."""
-    largest, total = np.empty(LANES), np.empty(LANES)
-    if kind == RAW:
-        for e in range(n_experts):
-            for t in range(n_lanes):
-                gate[e, t] = probabilities[e, t] * chosen[e, t]
-        return
-    for t in range(n_lanes):
-        largest[t], total[t] = -np.inf, 0.0
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            largest[t] = max(largest[t], logits[e, t] if chosen[e, t] > 0.0 else -np.inf)
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            if kind == RENORMALISED:
-                share = exp64(min(logits[e, t] - largest[t], 0.0))
-            else:
-                share = 1.0 / (1.0 + exp64(-logits[e, t]))
-            gate[e, t] = share * chosen[e, t]
-            total[t] += gate[e, t]
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            gate[e, t] /= total[t]
-
-
-@inner
-def find_slope(logits, probabilities, chosen, gate, rewards, kind, n_experts, n_lanes, slope):
-    """Write the gradient of each token's reward in its logits."""
-    total = np.zeros(LANES)
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            total[t] += gate[e, t] * rewards[e, t]
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            if kind == RAW:
-                slope[e, t] = probabilities[e, t] * (chosen[e, t] * rewards[e, t] - total[t])
-            elif kind == RENORMALISED:
-                slope[e, t] = gate[e, t] * (rewards[e, t] - total[t])
-            else:
-                complement = 1.0 / (1.0 + exp64(logits[e, t]))
-                slope[e, t] = gate[e, t] * (rewards[e, t] - total[t]) * complement
-
-
-@inner
-def add_measures(logits, probabilities, partition, chosen, gate, expected, k, n_experts, n_lanes, batch):
-    """Add the tile's reward, mean reward of the chosen, entropy and squared log-partition to ``batch``."""
-    reward, mean, inner_product = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            reward[t] += gate[e, t] * expected[e, t]
-            mean[t] += chosen[e, t] * expected[e, t]
-            inner_product[t] += probabilities[e, t] * logits[e, t]
-    for t in range(n_lanes):
-        batch[0] += reward[t]
-        batch[1] += mean[t] / k
-        batch[2] += partition[t] - inner_product[t]
-        batch[3] += partition[t] * partition[t]
-
-
-@inner
 def add_shares(balancer, score, top, chosen, probabilities, token, n_tokens, n_experts, n_lanes, loads):
     """Add the tile to the loads and mean probabilities of the micro-batches that its tokens belong to."""
     size = n_tokens // balancer.loads.shape[0]
@@ -270,8 +138,8 @@ def add_shares(balancer, score, top, chosen, probabilities, token, n_tokens, n_e
                 balancer.loads[part, best] += 1
 
 
-@inner
-def forward(model, settings, balancer, weights, sums, kept, step, n_tokens, k):
+@pasted
+def forward(draw, model, settings, balancer, weights, sums, kept, step, n_tokens, k):
     """Route a batch, and keep what the backward pass needs of it."""
     n_experts, n_inputs = weights.shape
     score, bias, rows = kept.score, kept.bias, np.empty(LANES, np.int64)
@@ -290,7 +158,7 @@ def forward(model, settings, balancer, weights, sums, kept, step, n_tokens, k):
     for token in range(0, n_tokens, LANES):
         n_lanes = min(LANES, n_tokens - token)
         probabilities, slope = kept.probabilities[token // LANES], kept.slope[token // LANES]
-        draw_tokens(model, step - 1, token, n_lanes, n_tokens, words, pair, rows, inputs, expected, rewards)
+        draw(model, step - 1, token, n_lanes, n_tokens, words, pair, rows, inputs, expected, rewards)
         for t in range(n_lanes):
             for j in range(n_inputs):
                 kept.inputs[token + t, j] = inputs[j, t]
@@ -318,7 +186,7 @@ def forward(model, settings, balancer, weights, sums, kept, step, n_tokens, k):
             observe(parameters, n_seen, k, n_experts, score, bias, top, first, n_lanes, memory)
 
 
-@inner
+@pasted
 def balance(balancer, sums, step, n_tokens, k):
     """Update the rule on the batch that was just routed."""
     n_parts, n_experts = balancer.loads.shape
@@ -342,7 +210,7 @@ def balance(balancer, sums, step, n_tokens, k):
         )  # fmt: skip
 
 
-@inner
+@pasted
 def backward(balancer, kept, n_tokens):
     """Write the gradient in the weights, summed over tokens.
 
@@ -391,11 +259,14 @@ def all_within(values, limit):
     return True
 
 
-@inner
+@pasted
 def measure(balancer, sums, rows, step, place, n_tokens, k):
     """Add the batch to the window, and write and empty that at a recorded step."""
     n_experts = sums.loads.size
-    violation = sums.loads.max() / (n_tokens * k / n_experts) - 1.0
+    largest = np.int64(0)
+    for e in range(n_experts):
+        largest = max(largest, sums.loads[e])
+    violation = largest / (n_tokens * k / n_experts) - 1.0
     sums.violation[0] += violation
     for e in range(n_experts):
         sums.window_loads[e] += sums.loads[e]
@@ -421,16 +292,17 @@ def measure(balancer, sums, rows, step, place, n_tokens, k):
 
 
 @kernel
-def train_steps(model, settings, balancer, weights, sums, rows, kept, first, last, n_tokens, k, part):
+def train_steps(draw, model, settings, balancer, weights, sums, rows, kept, first, last, n_tokens, k, part):
     """Train for steps ``first .. last`` (counted from 1), or do one part of one step.
 
-    All state lives in the arguments, so that a run may be cut into calls anywhere without changing a bit.
+    ``draw`` comes from `token_pointer`. All state lives in the arguments, so that a run may be cut into calls
+    anywhere without changing a bit.
     Between FORWARD and BACKWARD the caller writes the price, or the penalties, and pushes no state.
     """
     place = rows.n_filled[0]
     for step in range(first, last + 1):
         if part != BACKWARD:
-            forward(model, settings, balancer, weights, sums, kept, step, n_tokens, k)
+            forward(draw, model, settings, balancer, weights, sums, kept, step, n_tokens, k)
         if part == WHOLE:
             balance(balancer, sums, step, n_tokens, k)
             if not (within(balancer.latest, LARGEST) and all_within(balancer.penalty, LARGEST)):

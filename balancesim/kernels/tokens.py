@@ -1,11 +1,11 @@
 """Tiles of clustered tokens, (features, tokens), and what each expert is worth to them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from balancesim.kernels.jit import inner, kernel
+from balancesim.kernels.jit import inner, kernel, pointer_to
 from balancesim.kernels.model import LANES, STREAM_FEATURE, STREAM_REWARD, ScoreModel
 from balancesim.kernels.noise import normals
 from balancesim.kernels.scores import find_rows
@@ -34,12 +34,13 @@ def add_normals(model, step, stream, scale, token, n_lanes, words, pair, tile, n
                 tile[row + i, t] += scale * pair[i, t]
 
 
-@inner
+@kernel
 def draw_tokens(model, step, token, n_lanes, n_tokens, words, pair, clusters, features, expected, rewards):
     """Draw tokens ``token, token + 1, ...`` of one step.
 
     ``clusters`` (LANES,), ``features`` (>= d, LANES), ``expected`` and ``rewards`` (>= E, LANES) are written,
     rewards as the expected ones with the token's own noise; ``words`` and ``pair`` (2, LANES) are scratch.
+    Kernels call it by address (`token_pointer`).
     """
     table, centres = model.rows.table, model.centres
     n_features = centres.shape[1]
@@ -70,8 +71,14 @@ def draw_tokens(model, step, token, n_lanes, n_tokens, words, pair, clusters, fe
         )
 
 
+def token_pointer(model: TokenModel) -> Any:
+    """Return what kernels take as ``draw``: `draw_tokens` for this model's types."""
+    words, tile, clusters = np.empty((0, 0), np.uint32), np.empty((0, 0)), np.empty(0, np.int64)
+    return pointer_to(draw_tokens, model, 0, 0, 0, 0, words, tile, clusters, tile, tile, tile)
+
+
 @kernel
-def draw_token_batch(model, step, clusters, features, expected, rewards):
+def draw_token_batch(draw, model, step, clusters, features, expected, rewards):
     """Write one step's clusters (T,), features (T, d) and rewards (T, E), expected and with noise."""
     n_tokens, n_features = features.shape
     n_experts = rewards.shape[1]
@@ -82,7 +89,7 @@ def draw_token_batch(model, step, clusters, features, expected, rewards):
     mean, own = np.empty((n_experts, LANES)), np.empty((n_experts, LANES))
     for token in range(0, n_tokens, LANES):
         n_lanes = min(LANES, n_tokens - token)
-        draw_tokens(model, step, token, n_lanes, n_tokens, words, pair, rows, x, mean, own)
+        draw(model, step, token, n_lanes, n_tokens, words, pair, rows, x, mean, own)
         for t in range(n_lanes):
             clusters[token + t] = rows[t]
             for j in range(n_features):

@@ -15,6 +15,7 @@ from balancesim.kernels.calls import UPDATE, address_of, observe_arguments
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.router import Balancer, Pass, Rows, Settings, Sums, train_steps
 from balancesim.kernels.rules import NOT_FINITE, RUNNING
+from balancesim.kernels.tokens import token_pointer
 from balancesim.router.model import GATES, SELECTIONS, Router
 from balancesim.router.task import ClusteredTask
 from balancesim.runs import Outcome, Status
@@ -130,8 +131,9 @@ class Trainer:
         return self._status()
 
     def _train(self, first: int, last: int, part: int) -> None:
+        model = self.task.kernel_model()
         train_steps(
-            self.task.kernel_model(), self.settings, self.balancer, self.weights, self.sums, self.rows,
+            token_pointer(model), model, self.settings, self.balancer, self.weights, self.sums, self.rows,
             self.kept, first, last, self.n_tokens, self.k, part,
         )  # fmt: skip
 

@@ -154,7 +154,7 @@ class ClusteredTask:
         TokenBatch
             Clusters, features and rewards.
         """
-        from balancesim.kernels.tokens import draw_token_batch
+        from balancesim.kernels.tokens import draw_token_batch, token_pointer
 
         n = check_int("n_tokens", n_tokens, 1)
         found = TokenBatch(
@@ -163,7 +163,7 @@ class ClusteredTask:
             np.empty((n, self.n_experts)),
             np.empty((n, self.n_experts)),
         )
-        draw_token_batch(self._model, check_step(step), *found)
+        draw_token_batch(token_pointer(self._model), self._model, check_step(step), *found)
         return found
 
     def describe(self) -> str:

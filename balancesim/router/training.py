@@ -74,7 +74,8 @@ def train_router(
     Step n = 1, 2, ... draws ``task.batch(n - 1, n_tokens)``, chooses experts, updates the rule, and takes one
     plain gradient step on the batch's mean reward (the gate weights times the rewards of the chosen) minus
     the losses. A selection rule (`PriceRule`) adds its bias before the choice, where no gradient flows, and
-    learns from the loads for the next step; a gradient rule (`PenaltyRule`) learns first, and the gradient of <mean softmax probabilities, penalty> is subtracted: r_ik (v_k - <r_i, v>)/T in logit (i, k).
+    learns from the loads for the next step; a gradient rule (`PenaltyRule`) learns first, and the gradient
+    of <mean softmax probabilities, penalty> is subtracted: r_ik (v_k - <r_i, v>)/T in logit (i, k).
 
     Parameters
     ----------
