@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balancesim import balancers, exact, potentials, sources, theory
+    from balancesim import balancers, exact, potentials, router, sources, theory
     from balancesim.exact import solve
     from balancesim.groups import GroupLimit
     from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
+    from balancesim.router import train_router
     from balancesim.routing import dual_value, route
     from balancesim.simulation import simulate
 
@@ -27,10 +28,12 @@ __all__ = [
     "max_violation",
     "potentials",
     "route",
+    "router",
     "simulate",
     "solve",
     "sources",
     "theory",
+    "train_router",
 ]
 
 _HOMES = {
@@ -42,8 +45,9 @@ _HOMES = {
     "route": "balancesim.routing",
     "simulate": "balancesim.simulation",
     "solve": "balancesim.exact",
+    "train_router": "balancesim.router.training",
 }
-_MODULES = ("balancers", "exact", "potentials", "sources", "theory")
+_MODULES = ("balancers", "exact", "potentials", "router", "sources", "theory")
 
 
 def __getattr__(name: str) -> Any:

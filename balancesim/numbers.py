@@ -37,3 +37,9 @@ def check_rate(name: str, value: Any) -> None:
     """Raise `InputError` unless the argument is a number above zero and at most one."""
     if not (is_number(value) and 0.0 < value <= 1.0):
         raise InputError(f"`{name}` must be above 0 and at most 1, got {value!r}")
+
+
+def check_not_negative(name: str, value: Any) -> None:
+    """Raise `InputError` unless the argument is a finite number of at least zero."""
+    if not (is_number(value) and 0.0 <= value < math.inf):
+        raise InputError(f"`{name}` must be a finite number of at least 0, got {value!r}")

@@ -17,6 +17,8 @@ class Outcome(enum.Enum):
 
     HORIZON_REACHED = "reached the horizon"
     BIAS_NOT_FINITE = "the bias became non-finite or too large for the scores' dtype; lower the step size"
+    PENALTY_NOT_FINITE = "the penalty became non-finite or too large; lower the weight"
+    WEIGHTS_NOT_FINITE = "the router's weights became non-finite or too large; lower the learning rate"
     NOT_ASSIGNED = "the rule found no assignment"
     DATA_EXHAUSTED = "the recorded data ended before the horizon; shorten the horizon or resample"
 

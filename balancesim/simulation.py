@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancesim.balancers import AlfLB, BatchRule, Delayed, PriceRule, Rule
+from balancesim.balancers import AlfLB, BatchRule, Delayed, PenaltyRule, PriceRule, Rule
 from balancesim.driver import Driver
 from balancesim.errors import InputError
 from balancesim.feed import available_steps
@@ -159,14 +159,15 @@ def _check_arguments(
     if not rules:
         raise InputError("`rule` must be a rule or a non-empty sequence of rules, got an empty sequence")
     for one in rules:
-        if not isinstance(one, PriceRule | BatchRule):
+        if not isinstance(one, PriceRule | BatchRule | PenaltyRule):
             raise InputError(
                 f"`rule` must be a PriceRule or a BatchRule, got {one!r}; "
                 "derive from one of these in balancesim.balancers"
             )
-        if one.needs_probabilities:
+        if one.needs_probabilities or not isinstance(one, PriceRule | BatchRule):
             raise InputError(
-                f"`rule` {one.describe()} needs router probabilities, which scores alone do not give"
+                f"`rule` {one.describe()} needs router probabilities, which scores alone do not give; "
+                "use balancesim.train_router"
             )
     if not isinstance(source, Source):
         raise InputError(f"`source` must be a Source, got {source!r}; see balancesim.sources")

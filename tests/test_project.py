@@ -25,7 +25,7 @@ FLOORS = (
     ("groups", "kernels", "problem"),
     ("potentials", "routing"),
     ("balancers", "exact", "penalised", "sources"),
-    ("assignments", "driver", "feed", "hindsight", "oracle", "runs", "simulation", "theory"),
+    ("assignments", "driver", "feed", "hindsight", "oracle", "router", "runs", "simulation", "theory"),
     ("sweep", "report", "bench"),
     ("cli", "__main__"),
 )
@@ -36,6 +36,7 @@ DOCUMENTED = (
     "balancesim.balancers",
     "balancesim.exact",
     "balancesim.potentials",
+    "balancesim.router",
     "balancesim.sources",
     "balancesim.theory",
 )

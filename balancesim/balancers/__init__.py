@@ -1,4 +1,4 @@
-"""Balancing rules on two protocols: a price added to the scores, or a choice that sees the batch."""
+"""Balancing rules: a price added to the scores or put in the loss, or a choice that sees the batch."""
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -7,18 +7,20 @@ from balancesim.balancers.alf_lb import AlfLB
 from balancesim.balancers.auction import Auction
 from balancesim.balancers.bip import BIP
 from balancesim.balancers.capacity_drop import CapacityDrop
-from balancesim.balancers.compiled import CompiledRule
+from balancesim.balancers.compiled import CompiledPenalty, CompiledRule
 from balancesim.balancers.delayed import Delayed
 from balancesim.balancers.exact import Exact
 from balancesim.balancers.expert_choice import ExpertChoice
 from balancesim.balancers.expert_threshold import ExpertThreshold
+from balancesim.balancers.gshard_loss import GShardLoss
 from balancesim.balancers.momentum import Momentum
 from balancesim.balancers.none import NoBalance
 from balancesim.balancers.phi_balance import PhiBalance
 from balancesim.balancers.presets import preset, presets
-from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PriceRule, Rule
+from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PenaltyRule, PriceRule, Rule
 from balancesim.balancers.quantile import QuantileBalance
 from balancesim.balancers.sinkhorn import Sinkhorn
+from balancesim.balancers.switch_loss import SwitchLoss
 from balancesim.errors import ConfigurationError
 from balancesim.kernels.jit import rule_kernel
 
@@ -29,19 +31,23 @@ __all__ = [
     "Auction",
     "BatchRule",
     "CapacityDrop",
+    "CompiledPenalty",
     "CompiledRule",
     "Delayed",
     "Exact",
     "ExpertChoice",
     "ExpertThreshold",
+    "GShardLoss",
     "KernelForm",
     "Momentum",
     "NoBalance",
+    "PenaltyRule",
     "PhiBalance",
     "PriceRule",
     "QuantileBalance",
     "Rule",
     "Sinkhorn",
+    "SwitchLoss",
     "preset",
     "presets",
     "registry",

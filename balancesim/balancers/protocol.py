@@ -1,4 +1,4 @@
-"""The protocols of balancing rules: a price that answers to loads, or a choice that sees the batch."""
+"""The protocols of balancing rules: a price on the choice or in the loss, or a choice that sees the batch."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
@@ -9,7 +9,7 @@ from balancesim.types import Float64Array, FloatArray, IntArray
 
 
 class Rule(ABC):
-    """What every balancing rule has; derive from `PriceRule` or `BatchRule`.
+    """What every balancing rule has; derive from `PriceRule`, `PenaltyRule` or `BatchRule`.
 
     Rules are immutable descriptions; all that changes lives in the state that `init` makes and the rule's
     other methods hand on.
@@ -191,6 +191,60 @@ class PriceRule(Rule):
         in the first cell of its memory; regret is then measured on that objective.
         """
         del source, n_tokens, k
+        return None
+
+
+class PenaltyRule(Rule):
+    """A balancing rule that acts through the router's gradient: a penalty per expert in the training loss.
+
+    In a batch, as published: the router's forward pass; `update` with this batch's loads and mean softmax
+    probabilities; then the gradient of <mean softmax probabilities, penalty>, the penalty held constant, is
+    taken with that of the rest of the loss. Nothing is added to the scores for the choice of experts. Such a
+    rule needs a router that learns (`balancesim.train_router`).
+    """
+
+    needs_probabilities: ClassVar[bool] = True
+
+    n_micro_batches: int = 1
+    """Equal parts of a batch that each make an update and a penalty of their own; the loss is their mean.
+    With 1, loads and probabilities are those of the whole (global) batch, however many devices share it."""
+
+    counts_first_choice: ClassVar[bool] = False
+    """Whether the loads that `update` is given are those of each token's first choice alone."""
+
+    @abstractmethod
+    def penalty(self, state: Any) -> Float64Array:
+        """Return the price of each expert's mean probability, (E,) float64, in units of the reward."""
+
+    @abstractmethod
+    def update(self, state: Any, loads: IntArray, probabilities: Float64Array | None) -> Any:
+        """Return the state after the forward pass of a batch.
+
+        Parameters
+        ----------
+        state
+            The state before; it is not changed.
+        loads : (E,) ndarray of int64
+            Tokens that each expert receives; by first choices alone where ``counts_first_choice``.
+        probabilities : (E,) ndarray of float64
+            Mean over the tokens of the softmax over all experts, before the choice.
+
+        Returns
+        -------
+        state
+            The state that `penalty` is asked about for this batch.
+        """
+
+    def kernel_form(self, n_experts: int, n_tokens: int, k: int) -> KernelForm | None:
+        """Return the rule as the compiled loop runs it, or None if it runs in Python alone.
+
+        Parameters
+        ----------
+        n_experts, n_tokens, k : int
+            E, tokens per update, and experts per token; the first E cells of the form's memory hold the mean
+            probabilities when its update is called, and its price receives the penalty.
+        """
+        del n_experts, n_tokens, k
         return None
 
 

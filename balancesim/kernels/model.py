@@ -47,6 +47,11 @@ STREAM_NOISE: Final = 0
 STREAM_ROW: Final = 1
 STREAM_FACTOR: Final = 2
 STREAM_WALK: Final = 3
+STREAM_FEATURE: Final = 4
+STREAM_REWARD: Final = 5
+STREAM_WEIGHT: Final = 6
+STREAM_CENTRE: Final = 7
+STREAM_VALUE: Final = 8
 
 WALK_LEVELS: Final = 32
 """A random walk is defined for steps below 2**WALK_LEVELS."""
