@@ -272,6 +272,7 @@ def in_parts(
     return [function(borders[0], borders[1]), *(other.result() for other in others)]
 
 
+@cache
 def _n_threads() -> int:
     return min(os.cpu_count() or 1, 8)
 

@@ -189,11 +189,7 @@ class _Search:
             # The noise misled more tokens than cycles can put right.
             state.amplitude[0] = 0.0
         experts = np.empty((problem.n_tokens, problem.k), np.int64)
-        in_parts(
-            lambda first, last: list_members(found.words, first, last, experts),
-            problem.scores.shape,
-            PARALLEL_FROM,
-        )
+        in_parts(lambda first, last: list_members(found.words, first, last, experts), experts.shape)
         return experts, state.price
 
     def _descend(self, width: float) -> _Collected:

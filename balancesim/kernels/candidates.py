@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from balancesim.kernels.boundary import find_boundary, find_near, make_boundary
+from balancesim.kernels.boundary import find_boundary, find_near, find_pair, make_boundary
 from balancesim.kernels.jit import inline, inner, kernel
 from balancesim.kernels.members import lowest, n_words, write_members
 from balancesim.kernels.model import LANES, n_rows
@@ -91,7 +91,8 @@ def count_part(scores, k, price, width, amplitude, first, last, loads, ties):
         if amplitude > 0.0:
             perturb(tile, rows, n_experts, n_lanes, amplitude)
         find_top(tile, bias, k, top, group, n_lanes)
-        find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
+        tied = find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
+        find_pair(tile, bias, k, n_experts, n_lanes, boundary, tied)
         for t in range(n_lanes):
             if boundary.least[t] - boundary.best_left[t] <= width:
                 ties[boundary.kth[t], boundary.following[t]] += 1
@@ -123,8 +124,8 @@ def collect_part(scores, k, price, width, amplitude, first, last, loads, words, 
         if amplitude > 0.0:
             perturb(tile, rows, n_experts, n_lanes, amplitude)
         find_top(tile, bias, k, top, group, n_lanes)
-        find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
-        find_near(tile, bias, n_experts, n_lanes, boundary, width, near)
+        tied = find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
+        find_near(tile, bias, k, n_experts, n_lanes, boundary, tied, width, near)
         for w in range(near.shape[0]):
             for t in range(n_lanes):
                 if keep:
@@ -200,31 +201,42 @@ def grown(array, size):
     return larger
 
 
+@inline
+def ends(expert, score, chosen, price, first, last):
+    """The entries of a token's least chosen and its best left, and their biased scores; infinite if none.
+
+    Selections without branches: whether an entry is chosen is a coin toss that no processor foresees.
+    """
+    least, best_left = np.inf, -np.inf
+    a, b = first, first
+    for j in range(first, last):
+        x = score[j] + price[expert[j]]
+        inside = x if chosen[j] else np.inf
+        outside = -np.inf if chosen[j] else x
+        a = j if inside < least else a
+        b = j if outside > best_left else b
+        least = inside if inside < least else least
+        best_left = outside if outside > best_left else best_left
+    return a, b, least, best_left
+
+
 @inner
 def count_candidates(candidates, state):
     """Let every token choose at the state's price."""
     start, expert, score, chosen = candidates.start, candidates.expert, candidates.score, candidates.chosen
-    clear(state.ties)
+    price, loads, ties, width = state.price, state.loads, state.ties, state.width[0]
+    clear(ties)
     near = 0
     for i in range(candidates.token.size):
-        while True:
-            least, best_left = np.inf, -np.inf
-            a, b = -1, -1
-            for j in range(start[i], start[i + 1]):
-                x = score[j] + state.price[expert[j]]
-                if chosen[j]:
-                    if x < least:
-                        least, a = x, j
-                elif x > best_left:
-                    best_left, b = x, j
-            if a < 0 or b < 0 or least >= best_left:
-                break
+        a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
+        while best_left > least:
             chosen[a], chosen[b] = False, True
-            state.loads[expert[a]] -= 1
-            state.loads[expert[b]] += 1
-        if a >= 0 and b >= 0 and least - best_left <= state.width[0]:
-            state.ties[expert[a], expert[b]] += 1
-            near += 1
+            loads[expert[a]] -= 1
+            loads[expert[b]] += 1
+            a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
+        close = np.int64(least - best_left <= width)
+        ties[expert[a], expert[b]] += close
+        near += close
     state.n_near[0] = near
 
 
@@ -243,7 +255,9 @@ def descend_candidates(candidates, state, centre, reach, n_tokens, goal, max_pas
     while passes < max_passes:
         count_candidates(candidates, state)
         passes += 1
-        if judge(state) <= goal or state.since[0] >= _PATIENCE:
+        if judge(state) <= goal:
+            return passes, state.best_wrong[0], False
+        if state.since[0] >= _PATIENCE:
             break
         proceed(state, n_tokens)
         # Beyond the reach not all near-ties are among the candidates.
@@ -286,13 +300,7 @@ def narrowed(candidates, price, width):
     n, m = 0, 0
     new_start[0] = 0
     for i in range(candidates.token.size):
-        least, best_left = np.inf, -np.inf
-        for j in range(start[i], start[i + 1]):
-            x = score[j] + price[expert[j]]
-            if chosen[j]:
-                least = min(least, x)
-            else:
-                best_left = max(best_left, x)
+        _, _, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
         if least - best_left > width:
             continue
         for j in range(start[i], start[i + 1]):

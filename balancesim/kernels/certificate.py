@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from balancesim.kernels.boundary import split_at
+from balancesim.kernels.extremes import least_of_two
 from balancesim.kernels.jit import inline, inner, kernel
 from balancesim.kernels.members import n_words
 from balancesim.kernels.model import LANES, n_rows
@@ -20,11 +22,13 @@ _ROUNDING = 4.0 * 2.0**-52
 
 
 @inner
-def read_members(experts, token, n_lanes, n_experts, k, tile, bias, words, sums, biased_sums, tally):
-    """Set the bits of each token's experts, sum their scores; count rows that are not K experts."""
+def read_members(experts, token, n_lanes, n_experts, k, tile, bias, words, least, sums, biased_sums):
+    """Set the bits of each token's experts, sum their scores, find the least; count rows not of K experts."""
+    bad = 0
     for t in range(n_lanes):
         for w in range(words.shape[0]):
             words[w, t] = np.uint64(0)
+        least[t] = np.inf
         sums[t] = biased_sums[t] = 0.0
         good = True
         for j in range(k):
@@ -35,9 +39,31 @@ def read_members(experts, token, n_lanes, n_experts, k, tile, bias, words, sums,
             bit = np.uint64(1) << np.uint64(e & 63)
             good &= (words[e >> 6, t] & bit) == np.uint64(0) and tile[e, t] > -np.inf
             words[e >> 6, t] |= bit
+            x = tile[e, t] + bias[e]
+            least[t] = min(least[t], x)
             sums[t] += tile[e, t]
-            biased_sums[t] += tile[e, t] + bias[e]
-        tally[BAD_ROWS] += not good
+            biased_sums[t] += x
+        bad += not good
+    return bad
+
+
+@inner
+def tighten_split(tile, bias, n_experts, n_lanes, least, best_left, slack, loads):
+    """As `tighten_slack`, where the chosen are those that reach ``least``."""
+    infinite = tile.dtype.type(np.inf)
+    for e in range(n_experts):
+        b = bias[e]
+        down, up = infinite, infinite
+        count = np.int64(0)
+        for t in range(n_lanes):
+            x = tile[e, t] + b
+            inside = x >= least[t]
+            down = least_of_two(down, x - best_left[t] if inside else infinite)
+            up = least_of_two(up, infinite if inside else least[t] - x)
+            count += np.int64(inside)
+        slack[e, 0] = min(slack[e, 0], down)
+        slack[e, 1] = min(slack[e, 1], up)
+        loads[e] += count
 
 
 @inner
@@ -121,9 +147,14 @@ def certify_part(scores, k, price, experts, first, last, loads, values, excess, 
             rows[t] = token + t
             top_sums[t] = 0.0
         load_tile(scores, rows, n_lanes, tile)
-        read_members(experts, token, n_lanes, n_experts, k, tile, bias, words, sums, biased_sums, tally)
-        compare_members(tile, bias, n_experts, n_lanes, words, least, best_left)
-        tighten_slack(tile, bias, n_experts, n_lanes, words, least, best_left, slack, loads)
+        bad = read_members(experts, token, n_lanes, n_experts, k, tile, bias, words, least, sums, biased_sums)
+        tally[BAD_ROWS] += bad
+        # K experts reach the least of any K different ones, more only where one that is left does.
+        if split_at(tile, bias, n_lanes, least, best_left) == k * n_lanes and bad == 0:
+            tighten_split(tile, bias, n_experts, n_lanes, least, best_left, slack, loads)
+        else:
+            compare_members(tile, bias, n_experts, n_lanes, words, least, best_left)
+            tighten_slack(tile, bias, n_experts, n_lanes, words, least, best_left, slack, loads)
         value, beyond = 0.0, 0.0
         if any_beaten(least, best_left, n_lanes):
             find_top(tile, bias, k, top, group, n_lanes)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from balancesim.kernels.boundary import find_boundary, find_near, make_boundary
+from balancesim.kernels.boundary import find_boundary, find_near, find_pair, make_boundary
 from balancesim.kernels.candidates import append_near, make_room, used_part
 from balancesim.kernels.jit import kernel
 from balancesim.kernels.members import n_words
@@ -39,13 +39,14 @@ def dual_pass(draw, model, tile, first, last, n_tokens, k, bias, width, near_wid
             n_lanes = min(LANES, n_tokens - token)
             draw(model, offsets, tile, step, token, n_lanes, n_tokens, words)
             find_top(tile, bias, k, top, group, n_lanes)
-            find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, batch_loads)
+            tied = find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, batch_loads)
+            find_pair(tile, bias, k, n_experts, n_lanes, boundary, tied)
             for t in range(n_lanes):
                 if boundary.least[t] - boundary.best_left[t] <= width:
                     ties[boundary.kth[t], boundary.following[t]] += 1
                     n_near += 1
             if near_width >= 0.0:
-                find_near(tile, bias, n_experts, n_lanes, boundary, near_width, near)
+                find_near(tile, bias, k, n_experts, n_lanes, boundary, tied, near_width, near)
                 at = step * n_tokens + token
                 room = append_near(tile, near, boundary.words, n_experts, n_lanes, at, room, filled)
         for e in range(n_experts):

@@ -22,6 +22,9 @@ NO_PATH = 2
 CYCLES = 3
 UNFINISHED = 4
 
+_FIRST_FACTOR = 4.0
+"""Bound, relative to the largest cost, on costs that nothing else bounds; too small, it is tried in vain."""
+
 
 class Exchange(NamedTuple):
     """The residual graph, N = E + 1 nodes.
@@ -322,7 +325,7 @@ def settle(candidates, loads, kept, low, high, price, reserve_price, centre, rea
         return TOO_NARROW, cycles
     # From zero, so that prices have no more digits before the point than the scores.
     bounded = np.empty((n_nodes, n_nodes))
-    factor = 1.0
+    factor = _FIRST_FACTOR
     while True:
         bound_costs(cost, centre, reach, factor, bounded)
         for v in range(n_nodes):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from balancesim.kernels.boundary import find_boundary, make_boundary
+from balancesim.kernels.boundary import find_boundary, find_pair, make_boundary
 from balancesim.kernels.candidates import perturb
 from balancesim.kernels.jit import inline, inner, kernel
 from balancesim.kernels.members import n_words
@@ -34,7 +34,8 @@ def count_boundaries(scores, rows, k, state, bias, tile, top, group, boundary):
         if state.amplitude[0] > 0.0:
             perturb(tile, rows[first:], n_experts, n_lanes, state.amplitude[0])
         find_top(tile, bias, k, top, group, n_lanes)
-        find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, state.loads)
+        tied = find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, state.loads)
+        find_pair(tile, bias, k, n_experts, n_lanes, boundary, tied)
         for t in range(n_lanes):
             if boundary.least[t] - boundary.best_left[t] <= width:
                 state.ties[boundary.kth[t], boundary.following[t]] += 1

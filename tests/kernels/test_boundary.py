@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancesim.kernels.boundary import Boundary, find_boundary, find_near, make_boundary
+from balancesim.kernels.boundary import Boundary, find_boundary, find_near, find_pair, make_boundary
 from balancesim.kernels.jit import kernel
 from balancesim.kernels.members import n_words
 from balancesim.kernels.model import LANES, n_rows
@@ -23,8 +23,9 @@ def made(tile, n):
 
 @kernel
 def fill(tile, bias, k, n_experts, top, n_lanes, width, boundary, near, loads):
-    find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
-    find_near(tile, bias, n_experts, n_lanes, boundary, width, near)
+    tied = find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
+    find_pair(tile, bias, k, n_experts, n_lanes, boundary, tied)
+    find_near(tile, bias, k, n_experts, n_lanes, boundary, tied, width, near)
 
 
 def near_of(biased, chosen, width):
