@@ -82,7 +82,7 @@ def _attempt(assignment: Assignment, progress: Callable[[float], None]) -> Resul
     except (RunDirectoryError, StoppedError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a third party's source or rule raises
-        message = f"{type(error).__name__}: {error}"
+        message = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
         note_failure(assignment, message)
         return Result(assignment, message)
     return Result(assignment, None)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -304,3 +305,29 @@ def test_the_default_directory_is_out_name(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     write(tmp_path, TINY)
     assert run("--config", "tiny.toml", "--dry-run").stdout.endswith("to do in out/tiny\n")
+
+
+def test_groups_and_delays_from_the_command_line(tmp_path: Path) -> None:
+    settings = ["n_groups=3", "n_chosen_groups=3,2", "n_exact=0", "rule.every=1,4", "rule.n_ranks=1,2"]
+    words = [word for text in ["source=normal", *settings] for word in ("--set", text)]
+    arguments = ("--config", write(tmp_path), *words, "--out", tmp_path / "run")
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == "note: --set rule.every: leaves out none, which have no such key\n"
+    assert "E=6, K=2, T=16, N=50, 2 of 3 groups" in result.stdout
+    rows = pq.read_table(tmp_path / "run" / "summary.parquet").to_pylist()
+    assert len(rows) == 2 * 2 * 4 * 2  # limits, schedules, delays, seeds
+    for row in rows:
+        assert ("every=4" in row["rule"]) == (row["every"] == 4)
+        assert ("n_ranks=2" in row["rule"]) == (row["n_ranks"] == 2)
+        assert (row["n_groups"], row["group_score"], row["lag"]) == (3, "top2", 0)
+        # A limit that allows every group is none.
+        assert math.isnan(row["regret"]) == (row["n_chosen_groups"] == 2)
+        assert row["max_violation"] > 0.0
+    groups = json.loads(run(*arguments, "--json").stdout)["groups"]
+    for group in groups:
+        plain = (group["every"], group["n_ranks"], group["n_chosen_groups"]) == (1, 1, 3)
+        assert (group["bound"] is not None) == plain
+        if group["n_chosen_groups"] == 2:
+            assert group["verdict"] == "not fitted"
+            assert "regret is not defined" in group["verdict_reason"]
