@@ -22,7 +22,8 @@ SOURCE = Normal(n_experts=8, offsets="iqr", seed=3)
 RULES = [NoBalance(), AlfLB(schedule="sign", step_size=0.01), AlfLB(step_size=3.0)]
 SHORT = {"n_tokens": 60, "k": 2, "horizon": 40}
 COLUMNS = ("steps", "loads", "window_loads", "bias", "max_violation", "mean_max_violation", "regret",
-           "score_lost", "top_score", "drop_rate", "exact_steps", "exact_score", "score_over_exact")  # fmt: skip
+           "score_lost", "top_score", "drop_rate", "exact_steps", "exact_score",
+           "score_over_exact")  # fmt: skip
 
 
 def same(first, second):
