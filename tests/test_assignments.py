@@ -141,7 +141,10 @@ def changed(token: int, place: int, expert: int) -> Any:
         (GOOD, "must return an Assignment and the state after it, got array"),
         ((GOOD, None), "must return an Assignment and the state after it"),
         (Assignment(GOOD), "must return an Assignment and the state after it"),
-        ((Assignment(GOOD[:59]), None), r"must return \(T, K\) = \(60, 2\) experts, got \(59, 2\)"),
+        (
+            (Assignment(GOOD[:59]), None),
+            r"must return \(T, K\) = \(60, 2\) experts, or more places, got \(59, 2\)",
+        ),
         ((Assignment(GOOD[:, :1]), None), r"got \(60, 1\)"),
         ((Assignment(GOOD.astype(np.float64)), None), "must return integers for experts, got float64"),
         ((Assignment(changed(7, 1, 8)), None), "from 0 to 7, or -1 for an empty place, got 8 at token 7"),

@@ -132,8 +132,7 @@ class Auction(BatchRule):
     def epsilons(self, scores: FloatArray, k: int) -> Float64Array:
         """Return the epsilon of each auction on a batch, descending, (A,) float64."""
         leading = np.partition(scores, -k - 1, axis=1)[:, -k - 1 :].astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            leads = leading.max(axis=1) - leading[:, 0]
+        leads = leading.max(axis=1) - leading[:, 0]
         lead = float(np.median(leads[np.isfinite(leads)])) if np.isfinite(leads).any() else 0.0
         n_coarser = int(np.ceil(np.log10(lead / self.epsilon))) if lead > self.epsilon else 0
         return self.epsilon * _FACTOR ** np.arange(n_coarser, -1, -1.0)

@@ -27,7 +27,7 @@ class CapacityDrop(BatchRule):
     ----------
     factor : float, optional
         An expert keeps at most factor T K / E tokens. The factor is the decimal number that it is written
-        as: 1.1 times 70 is 77, and its ceiling is not 78.
+        as: 1.1 times 50 is 55, and its ceiling is not 56.
     rounding : {"ceil", "floor"}, optional
         What becomes of a fractional capacity.
     order : {"score", "position"}, optional
