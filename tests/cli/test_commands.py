@@ -144,7 +144,7 @@ def test_completion_knows_experiments_rules_sources_and_keys() -> None:
     assert complete("run", "reg") == ["regret-sweep"]
     assert {"regret-sweep", "pareto", "alf-lb"} <= set(complete("describe", ""))
     assert complete("run", "--set", "source.tail") == ["source.tail_index="]
-    assert complete("run", "--set", "rule.s") == ["rule.schedule=", "rule.step_size=", "rule.step_unit="]
+    assert complete("run", "--set", "rule.step") == ["rule.step_size=", "rule.step_unit="]
     assert complete("run", "--set", "hor") == ["horizon="]
     assert complete("run", "--set", "source=norm") == ["source=normal"]
     assert complete("run", "--set", "source=normal,par") == ["source=normal,pareto"]
