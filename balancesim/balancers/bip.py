@@ -42,6 +42,7 @@ class BIP(BatchRule):
     """
 
     name = "bip"
+    reference = "arXiv:2502.15451"
     n_sweeps: int = 4
 
     def __post_init__(self) -> None:

@@ -72,6 +72,7 @@ class ExpertThreshold(CompiledRule):
     """
 
     name = "expert-threshold"
+    reference = "arXiv:2603.11535"
     needs_scores = True
     threshold = True
     compiled_update = staticmethod(update)

@@ -55,6 +55,7 @@ class Momentum(CompiledRule):
     """
 
     name = "momentum"
+    reference = "arXiv:2602.17004"
     compiled_update = staticmethod(update)
     step_size: float = 5e-4
     sharpness: float = 2.0

@@ -28,7 +28,7 @@ class Preset:
 
 @dataclass(frozen=True, kw_only=True)
 class SignPreset(Preset, AlfLB):
-    """The sign of the load error with u = 1e-3, which most frameworks have in common."""
+    """The sign of the load error, u = 1e-3 unless said otherwise, which most frameworks have in common."""
 
     schedule: Literal["harmonic", "sign", "constant", "sqrt"] = "sign"
     step_size: float | Literal["auto"] = 1e-3
@@ -42,6 +42,7 @@ class DeepSeekPaper(SignPreset):
     """
 
     name = "deepseek-paper"
+    reference = "arXiv:2408.15664, Algorithm 1; arXiv:2412.19437"
 
 
 class Megatron(SignPreset):
@@ -54,6 +55,7 @@ class Megatron(SignPreset):
     """
 
     name = "megatron"
+    reference = "NVIDIA/Megatron-LM, megatron/core/transformer/moe/moe_utils.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +68,22 @@ class TorchTitan(SignPreset):
     """
 
     name = "torchtitan"
+    reference = "pytorch/torchtitan, torchtitan/components/optimizer.py"
     recentre: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
 class OLMoCore(SignPreset):
-    """Preset: OLMo-core, the paper's rule: sign, uncentred, after each global batch, u = 1e-3.
+    """Preset: OLMo-core, the paper's rule with a tenth of its step: sign, uncentred, once a batch, u = 1e-4.
 
     ``MoERouter.post_batch`` in allenai/OLMo-core, src/olmo_core/nn/moe/router.py. ``bias_gamma`` has no
-    default, and without it there is no bias; 1e-3 is what its own tests use.
+    default, and without it there is no bias; its docstring calls 1e-4 reasonable, where scores are softmax
+    probabilities by default.
     """
 
     name = "olmo-core"
+    reference = "allenai/OLMo-core, src/olmo_core/nn/moe/router.py"
+    step_size: float | Literal["auto"] = 1e-4
 
 
 class MaxText(SignPreset):
@@ -88,6 +95,7 @@ class MaxText(SignPreset):
     """
 
     name = "maxtext"
+    reference = "AI-Hypercomputer/maxtext, layers/moe.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,7 @@ class MegatronQB(Preset, QuantileBalance):
     """
 
     name = "megatron-qb"
+    reference = "NVIDIA/Megatron-LM, pull request 5349"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +121,7 @@ class TorchTitanQB(Preset, QuantileBalance):
     """
 
     name = "torchtitan-qb"
+    reference = "pytorch/torchtitan, pull request 4577"
     estimate: Literal["end", "midpoint", "histogram"] = "histogram"
 
 

@@ -34,7 +34,8 @@ def rule_labels(configuration: Configuration) -> tuple[str, ...]:
 def _rule_label(rule: Parameters) -> str:
     if rule["kind"] == "none":
         return "no balancing"
-    label = str(rule.get("schedule", rule["kind"]))
+    is_plain = rule["kind"] == "alf-lb"
+    label = str(rule["schedule"] if is_plain else rule["kind"])
     step = rule.get("step_size")
     if isinstance(step, str):
         label += f" {step}"
@@ -42,7 +43,7 @@ def _rule_label(rule: Parameters) -> str:
         label += f" {step:g}" if rule["step_unit"] == "score" else f" x{step:g}"
     standard = rule_defaults(balancers.registry()[rule["kind"]])
     extra = {key: value for key, value in rule.items() if standard.get(key, value) != value}
-    text = _text(extra, _NAMED)
+    text = _text(extra, _NAMED if is_plain else [name for name in _NAMED if name != "schedule"])
     return f"{label}, {text}" if text else label
 
 

@@ -169,7 +169,7 @@ def test_completion_knows_experiments_rules_sources_and_keys() -> None:
     assert complete("run", "reg") == ["regret-sweep"]
     assert {"regret-sweep", "pareto", "alf-lb"} <= set(complete("describe", ""))
     assert complete("run", "--set", "source.tail") == ["source.tail_index="]
-    assert complete("run", "--set", "rule.s") == ["rule.schedule=", "rule.step_size=", "rule.step_unit="]
+    assert complete("run", "--set", "rule.step") == ["rule.step_size=", "rule.step_unit="]
     assert complete("run", "--set", "rule.ev") == ["rule.every="]
     assert complete("run", "--set", "rule.la") == ["rule.lag="]
     assert complete("run", "--set", "rule.n_r") == ["rule.n_ranks="]

@@ -277,6 +277,26 @@ def test_labels_tell_rules_apart(tmp_path: Path) -> None:
     )
 
 
+def test_a_preset_is_a_kind_whose_keys_can_be_overridden(tmp_path: Path) -> None:
+    rules = "[[rule]]\nkind = 'megatron'\nstep_size = [1e-3, 0.01]\n[[rule]]\nkind = 'olmo-core'\n"
+    rules += "[[rule]]\nkind = 'torchtitan-qb'\nn_bins = 64\n"
+    config = configuration(tmp_path, SOURCE + rules)
+    assert [rule["kind"] for rule in config.rules] == ["megatron", "megatron", "olmo-core", "torchtitan-qb"]
+    assert [rule.get("step_size") for rule in config.rules] == [1e-3, 0.01, 1e-4, None]
+    assert all(rule.get("schedule", "sign") == "sign" for rule in config.rules)
+    assert config.rules[3]["estimate"] == "histogram"
+    # Rules that do the same keep names of their own.
+    assert rule_labels(config) == (
+        "megatron 0.001",
+        "megatron 0.01",
+        "olmo-core 0.0001",
+        "torchtitan-qb, n_bins=64",
+    )
+    assert "unknown rule 'megatro'; did you mean 'megatron'" in refusal(
+        tmp_path, SOURCE + "[[rule]]\nkind = 'megatro'\n"
+    )
+
+
 def test_differences_name_the_keys(tmp_path: Path) -> None:
     here = configuration(tmp_path, TINY)
     there = configuration(tmp_path, TINY.replace("0.8", "1.5").replace("horizon = 50", "horizon = 51"))
