@@ -138,6 +138,7 @@ def _experiment(name: str) -> dict[str, Any]:
     return {
         "file": str(find_experiment(name)),
         "text": configuration.description.strip(),
+        "report": configuration.report,
         "run": configuration.document()["run"],
         "sources": list(group_labels(configuration)),
         "rules": list(rule_labels(configuration)),
@@ -150,6 +151,8 @@ def _print_description(document: dict[str, Any]) -> None:
     words = [document["is"], *([document["timing"]] if "timing" in document else []), place]
     click.echo(f"{document['name']} ({', '.join(words)})\n")
     click.echo(document["text"])
+    if "report" in document:
+        click.echo(f"\nreport: {document['report']}")
     for title in ("run", "keys"):
         if title in document:
             click.echo(f"\n{title}:")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from balancesim import balancers
 from balancesim.errors import ConfigurationError
 from balancesim.sweep.cells import tasks_of
 from balancesim.sweep.configuration import differences, reference_rule, resolve
@@ -47,6 +48,25 @@ def test_the_regret_sweep_is_what_it_says() -> None:
     assert steps == {(name, step, unit) for name, unit in units.items() for step in (0.3, 1.0, 3.0)}
     assert sum(len(task.cells) for task in tasks_of(config)) == 7 * 13 * 16
     assert config.rules[reference_rule(config)]["schedule"] == "harmonic"
+
+
+def test_the_balance_race_is_what_it_says() -> None:
+    config = resolve(read_draft(find_experiment("balance-race")))
+    assert config.report == "race"
+    assert len(config.seeds) == 8
+    for group in config.groups:
+        run = group.run
+        assert (run.n_tokens, run.k, run.horizon, run.n_exact, run.comparator) == (1024, 8, 2000, 0, "none")
+        assert group.source["n_experts"] == 64
+    kinds = [group.source["kind"] for group in config.groups]
+    assert kinds == ["uniform", "normal", "gumbel", "student-t", "pareto", "token-stream", "drifting"]
+    assert config.groups[-1].source["switch_at"] == [1000]
+    registry = balancers.registry()
+    current = [rule for rule in config.rules if not registry[rule["kind"]].causal]
+    # Current-batch rules are run for fewer steps, and only they are.
+    assert all(rule["run"]["horizon"] < 2000 for rule in current)
+    assert {rule["kind"] for rule in config.rules if "run" in rule} == {rule["kind"] for rule in current}
+    assert len(set(rule_labels(config))) == len(config.rules)
 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
