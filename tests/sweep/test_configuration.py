@@ -60,7 +60,7 @@ def test_the_balance_race_is_what_it_says() -> None:
         assert group.source["n_experts"] == 64
     kinds = [group.source["kind"] for group in config.groups]
     assert kinds == ["uniform", "normal", "gumbel", "student-t", "pareto", "token-stream", "drifting"]
-    assert config.groups[-1].source["switch_at"] == [1000]
+    assert config.groups[-1].source["switch_at"] == 1000
     registry = balancers.registry()
     current = [rule for rule in config.rules if not registry[rule["kind"]].causal]
     # Current-batch rules are run for fewer steps, and only they are.
