@@ -1,5 +1,6 @@
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -7,8 +8,9 @@ from balancesim import balancers
 from balancesim.errors import ConfigurationError
 from balancesim.sweep.cells import tasks_of
 from balancesim.sweep.configuration import differences, reference_rule, resolve
-from balancesim.sweep.experiment import find_experiment, read_draft
+from balancesim.sweep.experiment import Setting, find_experiment, read_draft
 from balancesim.sweep.labels import group_labels, rule_labels
+from balancesim.sweep.parameters import axis
 from balancesim.sweep.toml_text import toml_text
 from tests.sweep.tiny import TINY, configuration
 
@@ -112,6 +114,21 @@ def test_a_list_is_a_value_where_a_list_is_wanted(tmp_path: Path) -> None:
     assert [choice.parameters["offsets"] for choice in one.choices] == [[0.0, 1.0, 2.0]]
     two = configuration(tmp_path, source + "offsets = [[0, 1, 2], 'iqr']\n" + RULE)
     assert [choice.parameters["offsets"] for choice in two.choices] == [[0.0, 1.0, 2.0], "iqr"]
+
+
+class Potential:
+    """A class that only Python can make an object of."""
+
+
+def test_of_a_choice_between_names_and_objects_a_file_gives_the_names() -> None:
+    hint = Literal["entropy", "norm"] | Potential | None
+    assert axis(Setting(["entropy", "norm"], "here"), hint) == ["entropy", "norm"]
+    assert axis(Setting("norm", "here"), hint) == ["norm"]
+    assert axis(Setting("none", "here"), hint) == [None]
+    with pytest.raises(ConfigurationError, match="here: unknown value 'nurm'; did you mean 'norm'"):
+        axis(Setting("nurm", "here"), hint)
+    with pytest.raises(ConfigurationError, match="here: unknown value 'nurm'; did you mean 'norm'"):
+        axis(Setting(["entropy", "nurm"], "here"), hint)
 
 
 def test_source_defaults_go_where_they_fit(tmp_path: Path) -> None:
