@@ -175,6 +175,7 @@ def _experiment(name: str) -> dict[str, Any]:
     return {
         "file": str(find_experiment(name)),
         "text": configuration.description.strip(),
+        "report": configuration.report,
         "run": configuration.document()["run"],
         "sources": list(group_labels(configuration)),
         "rules": list(rule_labels(configuration)),
@@ -191,6 +192,8 @@ def _print_description(document: dict[str, Any]) -> None:
         click.echo(f"\nfrom: {document['reference']}")
     if document.get("keys") == {}:
         click.echo("\nIt takes no keys.")
+    if "report" in document:
+        click.echo(f"\nreport: {document['report']}")
     for title in ("run", "keys"):
         if document.get(title):
             click.echo(f"\n{title}:")

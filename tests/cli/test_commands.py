@@ -56,6 +56,8 @@ def test_describe_an_experiment() -> None:
     result = call("describe", "regret-sweep")
     assert "regret_sweep.toml" in result.stdout
     assert "1456 cells" in result.stdout
+    assert "report: regret\n" in result.stdout
+    assert "report: race\n" in call("describe", "balance-race").stdout
     assert json.loads(call("describe", "regret-sweep", "--json").stdout)["cells"] == 1456
 
 

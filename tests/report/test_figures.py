@@ -14,7 +14,7 @@ from balancesim.errors import RunDirectoryError
 from balancesim.report import style
 from balancesim.report.curves import source_figure
 from balancesim.report.overview import overview_figure
-from tests.report.frames import EXACT, RULES, results
+from tests.report.frames import EXACT, RULES, STEPS, results
 
 Results = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
@@ -72,6 +72,17 @@ def test_what_is_drawn_is_the_mean_over_seeds() -> None:
     mean = records[records["cell"].isin(own)].groupby("step")["regret"].mean().to_numpy()
     curves = [np.asarray(line.get_ydata()) for line in figure.axes[0].lines]
     assert any(len(data) == len(mean) and np.allclose(data, mean, rtol=1e-12) for data in curves)
+
+
+def test_a_rule_that_ran_for_fewer_steps_is_drawn_as_far_as_it_went() -> None:
+    groups, cells, records = results()
+    short = set(cells.loc[cells["rule"] == "sign x1", "cell"])
+    figure = of_first_source(
+        (groups, cells, records[~records["cell"].isin(short) | (records["step"] <= 100)])
+    )
+    drawn(figure)
+    lengths = {len(np.asarray(line.get_xdata())) for line in figure.axes[0].lines}
+    assert {int((STEPS <= 100).sum()), len(STEPS)} <= lengths
 
 
 def test_bound_is_that_of_the_theory() -> None:

@@ -105,6 +105,14 @@ def test_seeds_that_ended_early_are_named() -> None:
     assert text.count("sign x1: 2 of 6 seeds left out: the bias became non-finite at step 7") == 2
 
 
+def test_a_rule_that_ran_for_fewer_steps_is_named() -> None:
+    groups, _, _ = results()
+    groups.loc[groups["rule"] == "sign x1", "horizon"] = 500
+    text = printed(groups)
+    assert text.count("sign x1: N=500 for this rule") == 2
+    assert "harmonic x1: N=" not in text
+
+
 def test_unknown_modulus_is_said() -> None:
     groups, _, _ = results()
     text = printed(groups.assign(modulus=np.nan, modulus_low=np.nan, modulus_high=np.nan))

@@ -1,6 +1,7 @@
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -11,8 +12,9 @@ from balancesim.groups import GroupLimit
 from balancesim.sweep.cells import tasks_of
 from balancesim.sweep.configuration import differences, reference_rule, resolve, rule_types
 from balancesim.sweep.delays import NO_DELAYS, delay_keys
-from balancesim.sweep.experiment import find_experiment, read_draft
+from balancesim.sweep.experiment import Setting, find_experiment, read_draft
 from balancesim.sweep.labels import group_labels, rule_labels
+from balancesim.sweep.parameters import axis
 from balancesim.sweep.scales import build_rule
 from balancesim.sweep.toml_text import toml_text
 from tests.sweep.tiny import TINY, configuration
@@ -54,6 +56,25 @@ def test_the_regret_sweep_is_what_it_says() -> None:
     assert steps == {(name, step, unit) for name, unit in units.items() for step in (0.3, 1.0, 3.0)}
     assert sum(len(task.cells) for task in tasks_of(config)) == 7 * 13 * 16
     assert config.rules[reference_rule(config)]["schedule"] == "harmonic"
+
+
+def test_the_balance_race_is_what_it_says() -> None:
+    config = resolve(read_draft(find_experiment("balance-race")))
+    assert config.report == "race"
+    assert len(config.seeds) == 8
+    for group in config.groups:
+        run = group.run
+        assert (run.n_tokens, run.k, run.horizon, run.n_exact, run.comparator) == (1024, 8, 2000, 0, "none")
+        assert group.source["n_experts"] == 64
+    kinds = [group.source["kind"] for group in config.groups]
+    assert kinds == ["uniform", "normal", "gumbel", "student-t", "pareto", "token-stream", "drifting"]
+    assert config.groups[-1].source["switch_at"] == 1000
+    registry = balancers.registry()
+    current = [rule for rule in config.rules if not registry[rule["kind"]].causal]
+    # Current-batch rules are run for fewer steps, and only they are.
+    assert all(rule["run"]["horizon"] < 2000 for rule in current)
+    assert {rule["kind"] for rule in config.rules if "run" in rule} == {rule["kind"] for rule in current}
+    assert len(set(rule_labels(config))) == len(config.rules)
 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
@@ -99,6 +120,21 @@ def test_a_list_is_a_value_where_a_list_is_wanted(tmp_path: Path) -> None:
     assert [choice.parameters["offsets"] for choice in one.choices] == [[0.0, 1.0, 2.0]]
     two = configuration(tmp_path, source + "offsets = [[0, 1, 2], 'iqr']\n" + RULE)
     assert [choice.parameters["offsets"] for choice in two.choices] == [[0.0, 1.0, 2.0], "iqr"]
+
+
+class Potential:
+    """A class that only Python can make an object of."""
+
+
+def test_of_a_choice_between_names_and_objects_a_file_gives_the_names() -> None:
+    hint = Literal["entropy", "norm"] | Potential | None
+    assert axis(Setting(["entropy", "norm"], "here"), hint) == ["entropy", "norm"]
+    assert axis(Setting("norm", "here"), hint) == ["norm"]
+    assert axis(Setting("none", "here"), hint) == [None]
+    with pytest.raises(ConfigurationError, match="here: unknown value 'nurm'; did you mean 'norm'"):
+        axis(Setting("nurm", "here"), hint)
+    with pytest.raises(ConfigurationError, match="here: unknown value 'nurm'; did you mean 'norm'"):
+        axis(Setting(["entropy", "nurm"], "here"), hint)
 
 
 def test_source_defaults_go_where_they_fit(tmp_path: Path) -> None:
