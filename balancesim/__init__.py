@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balancesim import balancers, exact, router, sources, theory
+    from balancesim import balancers, exact, potentials, router, sources, theory
     from balancesim.exact import solve
     from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
     from balancesim.router import train_router
@@ -24,6 +24,7 @@ __all__ = [
     "dual_value",
     "exact",
     "max_violation",
+    "potentials",
     "route",
     "router",
     "simulate",
@@ -43,7 +44,7 @@ _HOMES = {
     "solve": "balancesim.exact",
     "train_router": "balancesim.router.training",
 }
-_MODULES = ("balancers", "exact", "router", "sources", "theory")
+_MODULES = ("balancers", "exact", "potentials", "router", "sources", "theory")
 
 
 def __getattr__(name: str) -> Any:

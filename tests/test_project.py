@@ -23,8 +23,8 @@ PACKAGE = ROOT / "balancesim"
 FLOORS = (
     ("errors", "numbers", "plugins", "rng", "types"),
     ("kernels", "problem"),
-    ("routing",),
-    ("balancers", "exact", "sources"),
+    ("potentials", "routing"),
+    ("balancers", "exact", "penalised", "sources"),
     ("assignments", "driver", "feed", "hindsight", "oracle", "router", "runs", "simulation", "theory"),
     ("sweep", "report", "bench"),
     ("cli", "__main__"),
@@ -35,6 +35,7 @@ DOCUMENTED = (
     "balancesim",
     "balancesim.balancers",
     "balancesim.exact",
+    "balancesim.potentials",
     "balancesim.router",
     "balancesim.sources",
     "balancesim.theory",

@@ -7,6 +7,7 @@ from balancesim.balancers.compiled import CompiledPenalty, CompiledRule, Delayed
 from balancesim.balancers.exact import Exact
 from balancesim.balancers.gshard_loss import GShardLoss
 from balancesim.balancers.none import NoBalance
+from balancesim.balancers.phi_balance import PhiBalance
 from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PenaltyRule, PriceRule, Rule
 from balancesim.balancers.switch_loss import SwitchLoss
 from balancesim.kernels.jit import rule_kernel
@@ -23,6 +24,7 @@ __all__ = [
     "KernelForm",
     "NoBalance",
     "PenaltyRule",
+    "PhiBalance",
     "PriceRule",
     "Rule",
     "SwitchLoss",

@@ -2,14 +2,24 @@
 
 from balancesim.theory.growth import GrowthFit, fit_growth
 from balancesim.theory.modulus import boundary_spread, modulus
+from balancesim.theory.potentials import (
+    MinibatchBias,
+    averaging_bound,
+    averaging_ceiling,
+    minibatch_bias,
+)
 from balancesim.theory.regret import power_exponent, regret_bound, sharp_slope
 from balancesim.theory.sampling import max_violation_floor
 
 __all__ = [
     "GrowthFit",
+    "MinibatchBias",
+    "averaging_bound",
+    "averaging_ceiling",
     "boundary_spread",
     "fit_growth",
     "max_violation_floor",
+    "minibatch_bias",
     "modulus",
     "power_exponent",
     "regret_bound",
