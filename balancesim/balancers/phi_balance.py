@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from balancesim.balancers.compiled import CompiledRule, CompiledState
-from balancesim.balancers.protocol import OwnObjective
+from balancesim.balancers.protocol import OwnObjective, PenaltyRule
 from balancesim.errors import InputError, unknown_name
 from balancesim.kernels.jit import rule_kernel
 from balancesim.kernels.potentials import conjugate_at, gradient_at
@@ -58,7 +58,7 @@ def update(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhiBalance(CompiledRule):
+class PhiBalance(CompiledRule, PenaltyRule):
     """Mirror descent on a price whose mirror map is the conjugate of a potential phi (P1-P7).
 
     The price is v = grad phi(m), m an exponential moving average that starts at the uniform shares (P3).
@@ -158,16 +158,12 @@ class PhiBalance(CompiledRule):
         self, state: CompiledState, loads: IntArray, probabilities: Float64Array | None
     ) -> CompiledState:
         """Take one step; the gradient form averages the probabilities, the selection form the loads."""
-        if self.needs_probabilities:
-            if probabilities is None or probabilities.shape != loads.shape:
-                raise InputError(
-                    f"`probabilities` must be the router's mean probabilities, {loads.shape}, for "
-                    f"{self.describe()}"
-                )
-            memory = self._memory_of(state, loads.size, 0).copy()
-            memory[: loads.size] = probabilities
-            state = state._replace(memory=memory)
-        return super().update(state, loads, None)
+        if self.needs_probabilities and (probabilities is None or probabilities.shape != loads.shape):
+            raise InputError(
+                f"`probabilities` must be the router's mean probabilities, {loads.shape}, for "
+                f"{self.describe()}"
+            )
+        return super().update(state, loads, probabilities)
 
     def own_objective(self, source: Any, n_tokens: int, k: int) -> OwnObjective | None:
         """Return the minimiser of P6's dual objective, E topsum_K(scores + bias) + strength * phi*(v).

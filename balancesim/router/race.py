@@ -82,8 +82,9 @@ def summary(runs: Sequence[RouterRun]) -> "pd.DataFrame":
     Returns
     -------
     DataFrame
-        ``rule`` (text), ``kind``, ``acts`` ("selection" or "gradient"), ``seed``; ``max_violation`` of single
-        batches and ``window_max_violation`` of their summed loads; ``dead_experts``; ``reward`` and
+        ``rule`` (text), ``kind``, ``acts`` ("selection" or "gradient"), ``seed``, ``n_tokens``,
+        ``n_experts``, ``k``; ``max_violation`` of single batches and ``window_max_violation`` of their
+        summed loads; ``dead_experts``; ``reward`` and
         ``choice_reward`` (expected, per token); ``reward_lost`` and ``choice_reward_lost`` against the best
         balanced assignment; ``best_balanced`` and ``best``, what that and every token's best expert earn;
         ``entropy`` in nats; ``outcome`` and ``reason``. Rewards lost are of the batches that were solved.
@@ -109,6 +110,9 @@ def _row(run: RouterRun) -> dict[str, object]:
         "kind": run.rule.name,
         "acts": "gradient" if run.rule.needs_probabilities else "selection",
         "seed": run.task.seed,
+        "n_tokens": run.n_tokens,
+        "n_experts": run.task.n_experts,
+        "k": run.k,
         "max_violation": mean(run.mean_max_violation),
         "window_max_violation": float(loads.max() / loads.mean() - 1.0) if loads.any() else float("nan"),
         "dead_experts": int((loads == 0).sum()),

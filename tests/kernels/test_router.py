@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from balancesim.balancers import AlfLB, Delayed, GShardLoss, NoBalance, SwitchLoss
+from balancesim.balancers import AlfLB, Delayed, GShardLoss, NoBalance, PhiBalance, SwitchLoss
 from balancesim.router import ClusteredTask, Router, train_router
 from tests.conftest import INTERPRETED
 from tests.router import rules, twin
@@ -25,6 +25,8 @@ RULES = [
     GShardLoss(weight=0.1, n_micro_batches=2),
     rules.SoftPenalty(n_micro_batches=2),
     rules.SquaredNormOnLoads(strength=0.3, rate=0.5),
+    PhiBalance(form="gradient", strength=0.1, ema_rate=0.3),
+    PhiBalance(strength=0.5),
 ]
 ROUTERS = [
     Router(),
