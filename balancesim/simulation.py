@@ -181,6 +181,11 @@ def _check_arguments(
     for one in rules:
         if isinstance(one, BatchRule):
             raise InputError(f"`groups` limits what a price chooses; {one.describe()} assigns without one")
+        if isinstance(one, PriceRule) and not one.allows_groups:
+            raise InputError(
+                f"`groups` makes tokens choose among few experts; {one.describe()} balances a choice among "
+                "all: leave one of them out"
+            )
 
 
 def _find_comparators(

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import balancesim as bs
-from balancesim.balancers import AlfLB, Exact, NoBalance, PriceRule
+from balancesim.balancers import (
+    AlfLB,
+    Delayed,
+    Exact,
+    ExpertThreshold,
+    NoBalance,
+    PriceRule,
+    QuantileBalance,
+)
 from balancesim.errors import InputError
 from balancesim.runs import Outcome
 from balancesim.sources import Normal, Recorded
@@ -200,6 +208,14 @@ def test_a_rule_in_python_sees_the_limited_loads() -> None:
 def test_a_current_batch_rule_is_refused() -> None:
     with pytest.raises(InputError, match="exact optimum of each batch assigns without one"):
         bs.simulate(Exact(), SOURCE, **SHORT, groups=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "rule", [QuantileBalance(), ExpertThreshold(), Delayed(rule=QuantileBalance(), lag=1)]
+)
+def test_rules_that_balance_a_choice_among_all_experts_are_refused(rule: PriceRule) -> None:
+    with pytest.raises(InputError, match="balances a choice among all"):
+        bs.simulate(rule, SOURCE, **SHORT, groups=LIMIT)
 
 
 def test_groups_without_room_end_the_run() -> None:

@@ -91,6 +91,11 @@ class Delayed(PriceRule):
         return self.rule.needs_scores
 
     @property
+    def allows_groups(self) -> bool:  # type: ignore[override]
+        """The rule's own."""
+        return self.rule.allows_groups
+
+    @property
     def needs_probabilities(self) -> bool:  # type: ignore[override]
         """The rule's own."""
         return self.rule.needs_probabilities

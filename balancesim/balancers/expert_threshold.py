@@ -74,6 +74,7 @@ class ExpertThreshold(CompiledRule):
     name = "expert-threshold"
     reference = "arXiv:2603.11535"
     needs_scores = True
+    allows_groups = False
     threshold = True
     compiled_update = staticmethod(update)
     compiled_observe = staticmethod(observe)

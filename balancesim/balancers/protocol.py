@@ -112,6 +112,9 @@ class PriceRule(Rule):
     inside the compiled loop (`CompiledRule` is the short way to that).
     """
 
+    allows_groups: ClassVar[bool] = True
+    """Whether the rule knows what to do where a token chooses among its best groups of experts alone."""
+
     threshold: ClassVar[bool] = False
     """Whether a token goes to every expert whose biased score is positive, however many these are, instead of
     to its K best."""

@@ -168,6 +168,7 @@ class QuantileBalance(CompiledRule):
     name = "quantile"
     reference = "Su 2026, kexue.fm/archives/11619; Kimi K3 technical report, section 2.3.3"
     needs_scores = True
+    allows_groups = False
     compiled_update = staticmethod(update)
     compiled_observe = staticmethod(observe)
     estimate: Literal["end", "midpoint", "histogram"] = "end"

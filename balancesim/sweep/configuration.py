@@ -240,10 +240,16 @@ def _check_groups(group: Group, n_experts: int, rules: tuple[Parameters, ...]) -
     except InputError as error:
         raise ConfigurationError(_in_run_keys(f"groups on source {group.source['kind']}: {error}")) from error
     for rule in rules:
-        if not issubclass(balancers.registry()[rule["kind"]], balancers.PriceRule):
+        cls = balancers.registry()[rule["kind"]]
+        if not issubclass(cls, balancers.PriceRule):
             raise ConfigurationError(
                 f"n_groups limits what a price chooses, and rule {rule['kind']} assigns without one; "
                 "leave it out, as with --set rule=NAME"
+            )
+        if not cls.allows_groups:
+            raise ConfigurationError(
+                f"n_groups makes tokens choose among few experts, and rule {rule['kind']} balances a choice "
+                "among all; leave it out, as with --set rule=NAME"
             )
 
 

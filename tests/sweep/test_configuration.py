@@ -282,6 +282,10 @@ def test_twins_are_one(tmp_path: Path) -> None:
             SOURCE + "[[rule]]\nkind = 'exact'\n[run]\nn_groups = 2\nn_chosen_groups = 1\n",
             "n_groups limits what a price chooses, and rule exact assigns without one",
         ),
+        (
+            SOURCE + "[[rule]]\nkind = 'quantile'\n[run]\nn_groups = 2\nn_chosen_groups = 1\n",
+            "n_groups makes tokens choose among few experts, and rule quantile balances a choice among all",
+        ),
         ("[[source]]\nkind = 'normal'\n" + RULE, "source[0] (Normal) needs n_experts"),
         ("[[source]]\nkind = ['normal']\n" + RULE, "source[0].kind: unknown source"),
         (
