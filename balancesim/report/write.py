@@ -13,7 +13,7 @@ from balancesim.sweep.atomic import storage_error
 
 
 def write_report(run: RunDirectory | Path, groups: pd.DataFrame | None = None) -> list[Path]:
-    """Draw one figure per source and one for the whole run, as SVG and PNG.
+    """Draw one figure per source that has regret to show and one for the whole run, as SVG and PNG.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ def write_report(run: RunDirectory | Path, groups: pd.DataFrame | None = None) -
         raise storage_error(directory.figures, error) from error
     with style.settings():
         written = style.save(overview_figure(groups), directory.figures, "summary")
-        for index, rules in groups.groupby("group", sort=False):
+        shown = groups.groupby("group").filter(lambda rules: bool(rules["regret"].notna().any()))
+        for index, rules in shown.groupby("group", sort=False):
             figure = source_figure(rules, cells[cells["group"] == index], curves)
             name = re.sub(r"[^a-z0-9.]+", "-", str(rules["source"].iloc[0]).lower()).strip("-.")
             written += style.save(figure, directory.figures, f"source-{index:02}-{name[:60]}")
