@@ -99,6 +99,8 @@ class RuleRow:
     @property
     def comparator_text(self) -> str:
         """What the regret is measured against."""
+        if self.n_chosen_groups < self.n_groups:
+            return "nothing: it is not defined under a limit on groups"
         return _COMPARATORS.get(self.comparator, self.comparator)
 
     @property

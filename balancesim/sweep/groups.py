@@ -147,7 +147,8 @@ def _growth(curves: list[_Curve], causal: bool) -> dict[str, Any]:
 def _predictions(cell: dict[Any, Any]) -> dict[str, float]:
     """S7's slope, S8's exponent, S4's bound: of undelayed updates, tokens choosing among all experts."""
     slope = exponent = bound = math.nan
-    if (cell["every"], cell["lag"], cell["n_ranks"]) != (1, 0, 1) or cell["n_groups"]:
+    is_limited = cell["n_chosen_groups"] < cell["n_groups"]
+    if is_limited or (cell["every"], cell["lag"], cell["n_ranks"]) != (1, 0, 1):
         return {"predicted_slope": slope, "predicted_exponent": exponent, "bound": bound}
     modulus, multiple = float(cell["modulus"]), float(cell["mu_times_step"])
     k, n_experts, n_tokens = int(cell["k"]), int(cell["n_experts"]), int(cell["n_tokens"])

@@ -17,6 +17,7 @@ def group_labels(configuration: Configuration) -> tuple[str, ...]:
     """One label per group: the source's own line, with the run parameters where that is not enough."""
     groups = configuration.groups
     labels = [build_source(group.source).describe() for group in groups]
+    labels = _told_apart(labels, [_limit_text(group) for group in groups])
     labels = _told_apart(labels, [_run_text(group) for group in groups])
     labels = _told_apart(labels, [_text(group.source, ("kind",)) for group in groups])
     return tuple(_told_apart(labels, [f"source {group.index}" for group in groups]))
@@ -50,9 +51,12 @@ def _rule_label(rule: Parameters) -> str:
 def _run_text(group: Group) -> str:
     run = group.run
     text = f"T={run.n_tokens}, K={run.k}, E={group.source.get('n_experts', '?')}, N={run.horizon}"
-    if run.n_groups:
-        text += f", {run.n_chosen_groups} of {run.n_groups} groups ({run.group_score})"
     return f"{text}, against {run.comparator}, {run.n_records} records, {run.n_exact} exact"
+
+
+def _limit_text(group: Group) -> str:
+    run = group.run
+    return f"{run.n_chosen_groups} of {run.n_groups} groups ({run.group_score})" if run.n_groups else ""
 
 
 def _text(parameters: Parameters | dict[str, Any], left_out: Sequence[str]) -> str:

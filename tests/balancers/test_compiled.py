@@ -46,7 +46,7 @@ def _sum_scores(parameters, n_tokens, k, n_experts, tile, bias, top, token, n_la
         for t in range(n_lanes):
             memory[e] += tile[e, t]
     for t in range(n_lanes):
-        memory[n_experts] += (token + t) * (top[0, t] - top[k - 1, t]) + bias[0]
+        memory[n_experts] += (token + t) * np.float64(top[0, t] - top[k - 1, t]) + bias[0]
     memory[n_experts + 1] = n_tokens
 
 

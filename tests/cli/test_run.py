@@ -324,6 +324,9 @@ def test_groups_and_delays_from_the_command_line(tmp_path: Path) -> None:
         # A limit that allows every group is none.
         assert math.isnan(row["regret"]) == (row["n_chosen_groups"] == 2)
         assert row["max_violation"] > 0.0
+    # No figure where there is no regret to show.
+    figures = sorted(path.name for path in (tmp_path / "run" / "figures").glob("source-*.png"))
+    assert figures == ["source-00-normal-3-of-3-groups-top2.png"]
     groups = json.loads(run(*arguments, "--json").stdout)["groups"]
     for group in groups:
         plain = (group["every"], group["n_ranks"], group["n_chosen_groups"]) == (1, 1, 3)

@@ -125,3 +125,11 @@ def test_long_labels_wrap() -> None:
     text = printed(groups.replace({"rule": {"harmonic x1": label}}))
     assert "…" not in text
     assert "besides" in text
+
+
+def test_a_limit_on_groups_is_said() -> None:
+    groups, _, _ = results()
+    text = printed(groups.assign(n_groups=4, n_chosen_groups=2))
+    assert text.count("E=16, K=2, T=256, N=1,000, 2 of 4 groups, seeds: 6") == 2
+    assert text.count("regret against nothing: it is not defined under a limit on groups") == 2
+    assert "against the population minimiser" in printed(groups.assign(n_groups=4, n_chosen_groups=4))

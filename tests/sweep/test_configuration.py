@@ -405,7 +405,7 @@ def test_groups_are_an_axis_of_a_run(tmp_path: Path) -> None:
     text = SOURCE.replace("4", "8") + RULE + "[run]\nn_groups = 4\nn_chosen_groups = [4, 2]\n"
     config = configuration(tmp_path, text)
     assert [group.run.groups for group in config.groups] == [GroupLimit(4, 4), GroupLimit(4, 2)]
-    assert ["2 of 4 groups (top2)" in label for label in group_labels(config)] == [False, True]
+    assert group_labels(config) == ("Normal, 4 of 4 groups (top2)", "Normal, 2 of 4 groups (top2)")
     assert configuration(tmp_path, toml_text(config.document())) == config
 
 
