@@ -4,7 +4,23 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from balancesim.kernels.sinkhorn import EMPTY_COLUMN, scale_columns
+from balancesim.kernels.jit import kernel
+from balancesim.kernels.sinkhorn import EMPTY_COLUMN, decay, scale_columns
+
+
+@kernel
+def decays(arguments, results):
+    for i in range(arguments.size):
+        results[i] = decay(arguments[i])
+
+
+def test_decay_is_the_exponential():
+    arguments = np.concatenate([-np.geomspace(1e-20, 707.9, 3001), [0.0, -708.5, -1e300, -np.inf]])
+    results = np.empty_like(arguments)
+    decays(arguments, results)
+    # Half a unit in the last place each for the series, its last sum and the argument's reduction.
+    np.testing.assert_allclose(results[:-3], np.exp(arguments[:-3]), rtol=2 * 2.0**-52)
+    assert results[-4:].tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
 def plain(scores, k, temperature, n_iterations):
