@@ -37,7 +37,6 @@ def recovery_figure(rows: pd.DataFrame, cells: pd.DataFrame, curves: Mapping[str
         Draw and save it inside :func:`balancesim.report.style.settings`. One panel per rule, the other rules
         in grey; the default setting is dotted where another one is tuned.
     """
-    rows = rows[rows["shift"] > 0]
     own = looks(rows)
     families = list(dict.fromkeys(rows["family"]))
     n_down = -(-len(families) // _ACROSS)

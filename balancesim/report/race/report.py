@@ -26,7 +26,7 @@ def summarise(run: RunDirectory) -> "pd.DataFrame":
 
 
 def figures(run: RunDirectory, rows: "pd.DataFrame") -> "Iterator[tuple[str, Figure]]":
-    """Draw ``summary``, one figure per source, and ``recovery`` where a source suddenly shifts."""
+    """Draw ``summary``, one figure per source, and one ``recovery-`` per source that suddenly shifts."""
     from balancesim.report.race.front import source_figure, summary_figure
     from balancesim.report.race.recovery import recovery_figure
     from balancesim.report.style import source_name
@@ -34,9 +34,13 @@ def figures(run: RunDirectory, rows: "pd.DataFrame") -> "Iterator[tuple[str, Fig
     yield "summary", summary_figure(rows)
     for index, own in rows.groupby("group", sort=False):
         yield source_name(index, str(own["source"].iloc[0])), source_figure(own)
-    if (rows["shift"] > 0).any():
-        cells, curves = load_summary(run), curves_of(load_trajectories(run, CURVES))
-        yield "recovery", recovery_figure(rows, cells, curves)
+    shifted = rows[rows["shift"] > 0]
+    if shifted.empty:
+        return
+    cells, curves = load_summary(run), curves_of(load_trajectories(run, CURVES))
+    for index, own in shifted.groupby("group", sort=False):
+        name = source_name(index, str(own["source"].iloc[0])).replace("source", "recovery", 1)
+        yield name, recovery_figure(own, cells, curves)
 
 
 REPORT = Report(summarise, race_table, figures)

@@ -1,16 +1,14 @@
 """A race of made-up cells: who beats whom, what is a tie, what is on the front; and a real one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
 from balancesim import balancers
-from balancesim.report.race.measures import CURVES, Curve, curves_of
+from balancesim.report.race.measures import CURVES, curves_of
 from balancesim.report.race.rows import beats, race_rows, representative
 from balancesim.report.race.table import race_table
 from balancesim.sweep import RunDirectory, load_summary, load_trajectories
@@ -154,15 +152,15 @@ def test_a_rule_with_its_sign_flipped_loses_the_race(tmp_path: Path, monkeypatch
     assert rows.loc["exact", ["horizon", "shift", "max_violation"]].tolist() == [10, 0, 0.0]
 
 
+def test_with_one_seed_nothing_is_tuned_and_nothing_is_ranked() -> None:
+    rows = race_rows(*cells_of({"sign x1": [0.3], "sign x3": [0.2], "no balancing": [2.0]}))
+    assert list(rows["role"]) == ["x3", "default", ""]
+    assert list(rows["max_violation_rank"]) == [1, 1, 1]
+    assert "nan" not in printed(race_table(rows))
+
+
 def test_dropped_places_are_shown_where_there_are_some() -> None:
     cells, curves = cells_of({"sqrt x1": [0.3] * 8, "exact": [0.0] * 8})
     assert "dropped\n" not in printed(race_table(race_rows(cells, curves)))
     text = printed(race_table(race_rows(cells.assign(drop_rate=0.125), curves)))
     assert "12.50%" in text
-
-
-def test_a_curve_without_its_cell_is_not_asked_for() -> None:
-    cells, curves = cells_of({"sqrt x1": [0.3] * 8})
-    assert isinstance(next(iter(curves.values())), Curve)
-    assert json.loads(cells["rule_parameters"].iloc[0])["kind"] == "alf-lb"
-    assert isinstance(cells, pd.DataFrame)
