@@ -14,6 +14,8 @@ _COMPARATORS = {
     "population": "the population minimiser p*",
     "hindsight": "the best fixed bias in hindsight",
     "given": "the bias given",
+    "rule": "the minimiser of the rule's own objective",
+    "none": "nothing",
 }
 _UNITS = {
     "inverse-modulus": "1/\N{GREEK SMALL LETTER MU}",

@@ -24,7 +24,7 @@ from balancesim.sweep.seeds import parse_seeds, seeds_text
 
 StepUnit = Literal["score", "inverse-modulus", "spread", "percent-of-spread", "default"]
 DEFAULT_STEP_UNIT: StepUnit = "score"
-Comparator = Literal["auto", "population", "hindsight"]
+Comparator = Literal["auto", "population", "hindsight", "rule", "none"]
 
 _DEFAULT_UNITS = {
     "harmonic": "inverse-modulus",

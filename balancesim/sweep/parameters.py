@@ -1,7 +1,9 @@
 """The parameters of a source or a rule: which keys its class takes, values checked against their types."""
 
 import dataclasses
+import functools
 import itertools
+import operator
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -125,8 +127,16 @@ def _converted(value: Any, hint: Any) -> Any:
         return None
     try:
         return msgspec.convert(value, type=hint)
-    except TypeError:
-        return value  # a type that msgspec does not know: the class checks it
+    except TypeError:  # a type that msgspec does not know
+        known = [part for part in typing.get_args(hint) if not _is_own_class(part)]
+        if known:
+            return msgspec.convert(value, type=functools.reduce(operator.or_, known))
+        return value  # the class checks it
+
+
+def _is_own_class(hint: Any) -> bool:
+    """Whether a type is a class of this project or a package's, which no file can hold a value of."""
+    return isinstance(hint, type) and hint.__module__ != "builtins"
 
 
 def _wrong_type(

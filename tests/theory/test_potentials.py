@@ -57,7 +57,8 @@ class TestMinibatchBias:
         rows = np.eye(4)[np.random.default_rng(2).integers(4, size=2000)]
         found = minibatch_bias(NegativeEntropy(), rows, batch_sizes=(128, 256, 512, 1024), seed=3)
         assert found.analytic == pytest.approx(1.5, rel=1e-12)
-        assert found.slope.low <= 1.5 <= found.slope.high
+        # Four standard errors, a false alarm in 16,000: the test above is about the intervals' coverage.
+        assert abs(found.slope.value - 1.5) < 4.0 * (found.slope.high - found.slope.low) / 3.92
         barrier = minibatch_bias(LogBarrier(), rows, batch_sizes=(4, 8), n_batches=50)
         assert math.isinf(barrier.slope.value)
         assert "left an expert without load" in barrier.slope.method
