@@ -202,8 +202,9 @@ class PenaltyRule(Rule):
 
     In a batch, as published: the router's forward pass; `update` with this batch's loads and mean softmax
     probabilities; then the gradient of <mean softmax probabilities, penalty>, the penalty held constant, is
-    taken with that of the rest of the loss. Nothing is added to the scores for the choice of experts. Such a
-    rule needs a router that learns (`balancesim.train_router`).
+    taken with that of the rest of the loss. Nothing is added to the scores for the choice of experts, so that
+    a batch is routed with what past batches taught alone: such rules are causal. They need a router that
+    learns (`balancesim.train_router`).
     """
 
     needs_probabilities: ClassVar[bool] = True

@@ -39,10 +39,12 @@ def race(
     ----------
     rules : sequence of PriceRule or PenaltyRule
         The rules; each seed's runs share draws and start.
-    task, router, n_tokens, k, horizon, learning_rate, n_records, n_exact
+    task, router, n_tokens, k, horizon, learning_rate
         As in `train_router`.
     seeds : iterable of int, optional
         Seeds of the draws and of the router's start.
+    n_records, n_exact : int, optional
+        As in `train_router`.
     n_threads : int, optional
         Seeds that are trained at a time; the processor's threads if omitted. It changes no result.
 

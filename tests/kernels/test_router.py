@@ -124,3 +124,12 @@ def test_windows_add_up():
     # Means of three numbers below 3: a few eps.
     np.testing.assert_allclose(two.mean_reward[1], every.reward[1:].mean(), atol=1e-14)
     np.testing.assert_allclose(two.mean_max_violation[1], every.max_violation[1:].mean(), atol=1e-14)
+
+
+def test_a_delayed_rule_sees_all_batches_of_its_update():
+    run = trained(Delayed(rule=rules.Observer(), every=2), Router(), 2, 2)
+    steps = twin.train(NoBalance(), TASK, Router(), Router().initial_weights(6, 5, 3), N_TOKENS, 2, 2, RATE)
+    batches = [TASK.batch(n, N_TOKENS).features @ step["before"].T for n, step in enumerate(steps)]
+    assert run.price[0].tolist() == [0.0] * 6
+    # Means of 264 numbers below 3, summed in another order.
+    np.testing.assert_allclose(run.price[1], -0.5 * np.concatenate(batches).mean(axis=0), atol=2e-13)
