@@ -25,7 +25,7 @@ class MinibatchBias(NamedTuple):
     bias : (S,) ndarray of float64
         Mean of phi(batch mean) - phi(population mean) over the batches of each size.
     error : (S,) ndarray of float64
-        Its standard error.
+        Its standard error; infinite where the bias is.
     slope : Estimate
         The limit of B times the bias, with a 95 % interval.
     analytic : float
@@ -98,7 +98,9 @@ def minibatch_bias(
     bias, error = np.empty(numbers.size), np.empty(numbers.size)
     for i, size in enumerate(numbers):
         values = np.array([potential.divergence(batch, mean) for batch in _means(rows, size, n_batches, rng)])
-        bias[i], error[i] = values.mean(), values.std(ddof=1) / math.sqrt(n_batches)
+        bias[i], error[i] = values.mean(), math.inf
+        if math.isfinite(bias[i]):
+            error[i] = values.std(ddof=1) / math.sqrt(n_batches)
     if not np.isfinite(bias).all():
         unknown = Estimate(math.inf, math.nan, math.inf, "a batch left an expert without load")
         return MinibatchBias(numbers, bias, error, unknown, analytic)
