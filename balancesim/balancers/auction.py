@@ -95,6 +95,7 @@ class Auction(BatchRule):
     """
 
     name = "auction"
+    reference = "Bertsekas 1988 (the auction algorithm); as a router arXiv:2103.16716 (BASE)"
     epsilon: float = 1e-3
     max_bids: int = 1000
 

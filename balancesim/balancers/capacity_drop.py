@@ -36,6 +36,7 @@ class CapacityDrop(BatchRule):
     """
 
     name = "capacity-drop"
+    reference = "arXiv:2006.16668, arXiv:2101.03961"
     factor: float = 1.25
     rounding: Literal["ceil", "floor"] = "ceil"
     order: Literal["score", "position"] = "score"

@@ -27,6 +27,7 @@ class ExpertChoice(BatchRule):
     """
 
     name = "expert-choice"
+    reference = "arXiv:2202.09368"
     rounding: Literal["floor", "ceil"] = "floor"
 
     def __post_init__(self) -> None:

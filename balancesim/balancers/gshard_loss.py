@@ -22,6 +22,7 @@ class GShardLoss(SwitchLoss):
     """
 
     name = "gshard-loss"
+    reference = "arXiv:2006.16668, algorithm 1"
     counts_first_choice = True
 
     def describe(self) -> str:

@@ -88,6 +88,7 @@ class PhiBalance(CompiledRule, PenaltyRule):
     """
 
     name = "phi-balance"
+    reference = "arXiv:2605.15403; the selection form is ours (docs/theory.md, P6)"
     compiled_update = staticmethod(update)
     potential: Literal["negative_entropy", "squared_norm", "p_norm", "tsallis", "log_barrier"] | Potential = (
         "negative_entropy"

@@ -72,6 +72,7 @@ class Sinkhorn(BatchRule):
     """
 
     name = "sinkhorn"
+    reference = "arXiv:1306.0895; as a router arXiv:2202.01169"
     temperature: float = 0.1
     n_iterations: int = 100
     tolerance: float = 1e-3

@@ -43,6 +43,7 @@ class SwitchLoss(CompiledPenalty):
     """
 
     name = "switch-loss"
+    reference = "arXiv:2101.03961, equations 4-6"
     compiled_update = staticmethod(update)
     weight: float = 0.01
     n_micro_batches: int = 1

@@ -226,7 +226,7 @@ def count_candidates(candidates, state):
     start, expert, score, chosen = candidates.start, candidates.expert, candidates.score, candidates.chosen
     price, loads, ties, width = state.price, state.loads, state.ties, state.width[0]
     clear(ties)
-    near = 0
+    near = np.int64(0)
     for i in range(candidates.token.size):
         a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
         while best_left > least:
