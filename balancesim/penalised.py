@@ -212,8 +212,9 @@ def _quadrature(noise: Any, offsets: Float64Array, scale: float, k: int) -> _Sha
     support = [edge for edge in noise.support() if math.isfinite(edge)]
     ends = np.unique(np.concatenate([ends[np.isfinite(ends)], support]))
 
-    def both(bias: Float64Array) -> tuple[Float64Array, Float64Array]:
-        centre = (offsets + bias) / scale
+    @lru_cache(maxsize=1)  # the slope is wanted where shares have just been
+    def both(raw: bytes) -> tuple[Float64Array, Float64Array]:
+        centre = (offsets + np.frombuffer(raw)) / scale
         shares, slope = np.zeros(n_experts), np.zeros((n_experts, n_experts))
         for e in range(n_experts):
             with np.errstate(all="ignore"):
@@ -232,7 +233,7 @@ def _quadrature(noise: Any, offsets: Float64Array, scale: float, k: int) -> _Sha
             )
         return shares / k, slope / k
 
-    return _Shares(lambda bias: both(bias)[0], lambda bias: both(bias)[1])
+    return _Shares(lambda bias: both(bias.tobytes())[0], lambda bias: both(bias.tobytes())[1])
 
 
 def _quantile(noise: Any, t: Float64Array) -> Float64Array:

@@ -13,7 +13,6 @@ from balancesim.errors import InputError
 from balancesim.kernels import potentials as kernels
 from balancesim.kernels.jit import strict
 from balancesim.potentials import LogBarrier, NegativeEntropy, PNorm, SquaredNorm, Tsallis, named
-from tests.conftest import INTERPRETED
 
 POTENTIALS = [
     NegativeEntropy(),
@@ -183,7 +182,7 @@ def test_mirror_descent_is_the_average(potential, rate):
     The error is that of m, relative, since v has no size of its own where grad phi is unbounded: it is the
     relative error of v times f'(m)/(m f''(m)), one over the exponent for powers and 1 + ln m for the entropy.
     """
-    n_steps = 300 if INTERPRETED else 100_000
+    n_steps = 100_000
     rng = np.random.default_rng(7)
     x = rng.multinomial(16, np.array([0.7, 0.25, 0.045, 0.005]), n_steps) / 16.0
     assert mirror_descent(potential.code, potential.parameter, x, rate) < 1e-12

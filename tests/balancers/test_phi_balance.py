@@ -16,7 +16,6 @@ from balancesim.runs import Outcome
 from balancesim.simulation import simulate
 from balancesim.sources.base import Source
 from tests import naive
-from tests.conftest import INTERPRETED
 
 SOURCE = sources.FromFunction(lambda u: u, n_experts=5, seed=2)
 POTENTIALS = [NegativeEntropy(), SquaredNorm(), PNorm(3.0), Tsallis(0.5), Tsallis(1.5), LogBarrier()]
@@ -69,7 +68,7 @@ def twin(source, potential, rate, strength, q, n_tokens, k, horizon):
 @pytest.mark.parametrize("rate", [0.2, "harmonic"])
 def test_equals_the_twin(potential, rate):
     rule = PhiBalance(potential=potential, ema_rate=rate, strength=0.7)
-    horizon = 4 if INTERPRETED else 25
+    horizon = 25
     run = simulate(rule, SOURCE, n_tokens=20, k=2, horizon=horizon, comparator="rule", n_records=99)
     prices, loads, regret = twin(SOURCE, potential, rate, 0.7, run.comparator.bias, 20, 2, horizon)
     assert run.loads.tolist() == loads
@@ -308,9 +307,8 @@ def assert_the_same_growth(gained, tolerance):
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_logarithmic_whatever_the_tails(source):
     """Three decades: the noise of 100 seeds is 4 % (entropy) and 5 % (squared norm) of each difference."""
-    gained = growth([NegativeEntropy(), SquaredNorm()], source, [10, 100, 1000], 2 if INTERPRETED else 100)
-    if not INTERPRETED:
-        assert_the_same_growth(gained, 0.3)
+    gained = growth([NegativeEntropy(), SquaredNorm()], source, [10, 100, 1000], 100)
+    assert_the_same_growth(gained, 0.3)
 
 
 def test_not_logarithmic_for_the_log_barrier_with_extreme_offsets():
