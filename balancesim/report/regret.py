@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 
 def figures(run: RunDirectory, groups: "pd.DataFrame") -> "Iterator[tuple[str, Figure]]":
-    """Draw ``summary`` and one figure per source, in the run's order."""
+    """Draw ``summary`` and one figure per source that has regret to show, in the run's order."""
     from balancesim.report.curves import source_figure
     from balancesim.report.overview import overview_figure
     from balancesim.report.style import source_name
 
     cells, curves = load_summary(run), load_trajectories(run, ["cell", "step", "regret"])
     yield "summary", overview_figure(groups)
-    for index, rules in groups.groupby("group", sort=False):
+    shown = groups.groupby("group").filter(lambda rules: bool(rules["regret"].notna().any()))
+    for index, rules in shown.groupby("group", sort=False):
         figure = source_figure(rules, cells[cells["group"] == index], curves)
         yield source_name(index, str(rules["source"].iloc[0])), figure
 
