@@ -7,7 +7,7 @@ import pytest
 from balancesim.errors import RunDirectoryError
 from balancesim.report import write_report
 from balancesim.sweep import RunDirectory, group_summary
-from tests.sweep.tiny import configuration, sweep
+from tests.sweep.tiny import TINY, configuration, sweep
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,12 @@ def test_writes_a_figure_per_source_and_one_for_all(run: RunDirectory) -> None:
 def test_same_bytes_again_by_path_or_with_the_groups_at_hand(run: RunDirectory) -> None:
     first = [path.read_bytes() for path in write_report(run)]
     assert [path.read_bytes() for path in write_report(run.path, group_summary(run))] == first
+
+
+def test_a_run_without_regret_has_no_figure_of_it(tmp_path: Path) -> None:
+    text = TINY.replace("[run]", '[run]\ncomparator = "none"')
+    sweep(tmp_path / "run", configuration(tmp_path, text))
+    assert [path.name for path in write_report(tmp_path / "run")] == ["summary.svg", "summary.png"]
 
 
 def test_no_run_directory(tmp_path: Path) -> None:

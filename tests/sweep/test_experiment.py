@@ -71,7 +71,7 @@ def test_the_named_experiment_is_found() -> None:
 def test_an_unknown_experiment_names_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'regret-sweep'"):
         find_experiment("regret-swep")
-    with pytest.raises(ConfigurationError, match="an experiment is needed: one of regret-sweep"):
+    with pytest.raises(ConfigurationError, match="an experiment is needed: one of balance-race"):
         load_draft(None, None)
 
 

@@ -18,6 +18,9 @@ _NEAR = 1.5
 _DEEPEST = 8.0
 """Imbalance below the floor by more than this factor is drawn there."""
 
+_LONGEST = 28
+"""Characters of a rule's name and setting that there is room for."""
+
 # Inches.
 _LEFT, _BOTTOM, _TITLE, _GAP = 0.58, 0.66, 0.42, 0.5
 _ALL, _CLOSE, _HEIGHT = 2.05, 2.3, 3.3
@@ -223,14 +226,18 @@ def _beside(axes: Axes, far: pd.DataFrame, height: float, own: Mapping[str, styl
         transform.transform(point) for point in zip(ordered["lost"], ordered["max_violation"], strict=True)
     ]
     texts = [_text(row) for row in _records(ordered)]
-    places = style.spread_out([float(point[1]) for point in points], texts, _LINE / height)
+    # Perfect balance lies on the axis: its names go above the markers there.
+    lift = [1.5 * _LINE / height * bool(balanced) for balanced in ordered["is_balanced"]]
+    ends = [float(point[1]) + more for point, more in zip(points, lift, strict=True)]
+    places = style.spread_out(ends, texts, _LINE / height)
     for place, point, text, row in zip(places, points, texts, _records(ordered), strict=True):
         right = point[0] > 0.5
         axes.annotate(
-            text, (row["lost"], row["max_violation"]), (point[0] - 0.04 if right else point[0] + 0.04, place),
+            text, (row["lost"], row["max_violation"]), (point[0] - 0.05 if right else point[0] + 0.05, place),
             xycoords="data", textcoords="axes fraction", fontsize=6.5, verticalalignment="center",
             horizontalalignment="right" if right else "left", color=own[row["family"]]["color"],
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}, zorder=2.5,
+            arrowprops={"arrowstyle": "-", "color": own[row["family"]]["color"], "lw": 0.35},
         )  # fmt: skip
     axes.set_xlim(low, high)
 
@@ -241,7 +248,10 @@ def _records(rows: pd.DataFrame) -> list[dict[Any, Any]]:
 
 
 def _text(row: Mapping[Any, Any]) -> str:
-    return f"{row['family']} {row['setting']}".strip() + (" (none left)" if row["is_balanced"] else "")
+    """The rule, and its setting where that is short enough to stay in the figure."""
+    text = f"{row['family']} {row['setting']}".strip()
+    text = text if len(text) <= _LONGEST else row["family"]
+    return f"{text} (none left)" if row["is_balanced"] else text
 
 
 def _handles(shown: pd.DataFrame) -> Sequence[Line2D]:

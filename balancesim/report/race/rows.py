@@ -24,6 +24,8 @@ _SHARED = (
 )  # fmt: skip
 _MEASURES = ("lost", "max_violation", "overall", "after_shift", "drop_rate")
 _RANKED = ("lost", "max_violation")
+_RESOLUTION = 1e-5
+"""Differences in score below so many spreads are ties: rounding alone makes them, and every seed alike."""
 
 _Cells = dict[int, dict[Any, Any]]
 """What one rule's cells came to, by seed."""
@@ -117,17 +119,18 @@ def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     cells = [row.pop("_cells") for row in rows]
     for row, own in zip(rows, cells, strict=True):
         for name in _RANKED:
-            row[f"{name}_rank"] = 1 + sum(beats(other, own, name) for other in cells)
+            least = _RESOLUTION * row["spread"] if name == "lost" else 0.0
+            row[f"{name}_rank"] = 1 + sum(beats(other, own, name, least) for other in cells)
     for row in rows:
         row["on_front"] = not any(_dominates(other, row) for other in rows)
     return sorted(rows, key=lambda row: (row["max_violation_rank"], row["max_violation"]))
 
 
-def beats(one: _Cells, other: _Cells, name: str) -> bool:
-    """Whether the first rule's measure is lower than the second's by more than the seeds' noise."""
+def beats(one: _Cells, other: _Cells, name: str, least: float = 0.0) -> bool:
+    """Whether the first rule's measure is lower by more than ``least``, beyond the seeds' noise."""
     seeds = sorted(one.keys() & other.keys())
     difference = np.array([one[seed][name] - other[seed][name] for seed in seeds])
-    return bool(student_mean("d", difference)["d_high"] < 0.0)
+    return bool(student_mean("d", difference)["d_high"] < -least)
 
 
 def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -22,6 +22,7 @@ lost: score per token and batch given up against no balancing, in score units; m
   over the seeds that were not tuned on; over the last tenth of the steps (current-batch rules: over all)
 MaxVio: of a batch, mean over the same; /floor: in sampling floors (a perfectly balanced random router has 1)
 #: 1 + the number of rules of the block that are better by a paired 95 % interval over seeds; equal: a tie
+  (so are differences in score of less than 0.00001 spreads, which rounding alone can make)
 *: on the Pareto front of the means of lost and MaxVio
 reach: steps until MaxVio, smoothed over the records' windows, is within {GOAL:g} floors and stays so (median)
 recover: the same from the shift on; after shift: MaxVio/floor over the first {AFTER_SHIFT:.0%} of the rest
@@ -106,7 +107,7 @@ def _table(rows: list[dict[Any, Any]], width: int) -> Table:
             _steps(row["reach"]),
         ]
         cells += [number(row["after_shift"] / floor, 2), _steps(row["recover"])] if shifted else []
-        cells += [f"{row['drop_rate']:.2%}" if math.isfinite(row["drop_rate"]) else "-"] if drops else []
+        cells += [f"{row['drop_rate']:.2%}" if row["drop_rate"] > 0.0 else "-"] if drops else []
         table.add_row(*cells)
     return table
 

@@ -45,6 +45,16 @@ def test_a_difference_within_the_noise_is_a_tie() -> None:
     assert not beats(one_seed[0], one_seed[2], "lost")
 
 
+def test_a_difference_that_rounding_makes_is_a_tie() -> None:
+    cells, curves = cells_of({"sign x1": [0.3] * 8, "sqrt x1": [0.3] * 8, "constant x1": [0.3] * 8})
+    for seed in range(8):
+        for rule, more in (("sqrt x1", 1e-8), ("constant x1", 1e-3)):
+            cell = f"{rule} {seed}"
+            curves[cell] = curves[cell]._replace(lost=curves[cell].lost * (1.0 + more))
+    rows = race_rows(cells, curves).set_index("rule")
+    assert rows["lost_rank"].to_dict() == {"sign x1": 1, "sqrt x1": 1, "constant x1": 3}
+
+
 def test_ranks_are_shared_and_blocks_are_apart() -> None:
     spread = np.array([0.01, -0.01, 0.02, -0.02, 0.01, -0.01, 0.02, -0.02])
     rules = {
