@@ -26,6 +26,8 @@ def select(values, rank):
             values[i] = values[above]
             values[above] = x
             above += x > pivot
+        if above == high:  # where NaN is among them: no value exceeds itself
+            return pivot
         if rank < above:
             high = above
             continue
