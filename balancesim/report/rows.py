@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONTROL = "none"
 """The family of no balancing."""
@@ -79,8 +80,8 @@ class RuleRow:
 
     @property
     def family(self) -> str:
-        """What shares a panel or a line: a schedule of ALF-LB, or a rule that has none."""
-        return self.schedule or self.rule_kind
+        """What shares a panel or a line: a schedule of ALF-LB itself, or another rule by its kind."""
+        return self.schedule if self.schedule and self.rule_kind == "alf-lb" else self.rule_kind
 
     @property
     def variant(self) -> str:
@@ -119,7 +120,7 @@ CURRENT_BATCH = "current-batch rules: they see the batch they assign, and are no
 """What is said wherever rules that are not causal are shown."""
 
 
-def rule_rows(frame: pd.DataFrame) -> list[RuleRow]:
+def rule_rows(frame: "pd.DataFrame") -> list[RuleRow]:
     """Rows of a grouped summary, in its order.
 
     Parameters

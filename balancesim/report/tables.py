@@ -1,7 +1,7 @@
 """The table of a run, for a terminal or a file: one block per source, one line per rule."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,7 @@ def summary_table(frame: "pd.DataFrame") -> Group:
 def _block(rows: list[RuleRow], label_width: int) -> Iterator[Table | Text]:
     """Title, table and remarks of one source."""
     first = rows[0]
-    seeds = sorted({row.n_seeds for row in rows})
-    n_seeds = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    n_seeds = range_text(row.n_seeds for row in rows)
     yield Text(f"{first.source}: {first.setting}, seeds: {n_seeds}", style="bold")
     yield Text(f"regret against {first.comparator_text}; {first.modulus_text}")
     causal, others = [row for row in rows if row.causal], [row for row in rows if not row.causal]
@@ -108,6 +107,12 @@ def _of_exact(row: RuleRow) -> str:
     if math.isfinite(row.kept_of_exact) or not math.isfinite(row.score_over_exact):
         return number(row.kept_of_exact, 4)
     return f"{row.score_over_exact:+.2g}"
+
+
+def range_text(counts: Iterable[int]) -> str:
+    """The least and the most of some counts: "8", or "6 to 8"."""
+    found = sorted(set(counts))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def number(value: float, digits: int) -> str:

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from balancesim.report import summary_table
+from balancesim.report.rows import rule_rows
 from tests.report.frames import EXACT, RULES, results
 
 
@@ -133,3 +134,14 @@ def test_a_limit_on_groups_is_said() -> None:
     assert text.count("E=16, K=2, T=256, N=1,000, 2 of 4 groups, seeds: 6") == 2
     assert text.count("regret against nothing: it is not defined under a limit on groups") == 2
     assert "against the population minimiser" in printed(groups.assign(n_groups=4, n_chosen_groups=4))
+
+
+def test_a_schedule_is_a_family_of_alf_lb_alone() -> None:
+    rules = (
+        ("sign x1", "alf-lb", "sign", 1.0, 0.5),
+        ("megatron x1", "megatron", "sign", 1.0, 0.5),
+        ("no balancing", "none", None, np.nan, 1.0),
+    )
+    rows = rule_rows(results(rules=rules, sources=("Uniform",))[0])
+    assert [row.family for row in rows] == ["sign", "megatron", "none"]
+    assert [row.variant for row in rows] == ["×1", "×1", "no balancing"]
