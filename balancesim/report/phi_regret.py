@@ -1,7 +1,8 @@
 """The report "phi-regret": regret on each rule's own objective (P7) beside ALF-LB's on the dual (S4).
 
 The two are regrets of different objectives. They stand in blocks and panels of their own, with the imbalance
-that each rule leaves always beside them, and no constant of one is ranked against the other's.
+that each rule leaves always beside them, and no constant of one is ranked against the other's. Current-batch
+rules have a block of their own and no curve of regret: they see the batch, and have nothing to learn.
 """
 
 import math
@@ -15,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from balancesim.report.registry import Report
-from balancesim.report.tables import number, with_error
+from balancesim.report.rows import CURRENT_BATCH
+from balancesim.report.tables import number, range_text, with_error
 from balancesim.sweep import RunDirectory, group_summary, load_summary, load_trajectories
 from balancesim.sweep.groups import student_mean
 
@@ -70,7 +72,7 @@ def phi_regret_rows(
     -------
     DataFrame
         With ``decade``, ``decade_before``, their intervals, and ``decade_ratio``, of the means. Of each
-        source the rules on their own objective come first.
+        source the causal rules come first, and of these the ones on their own objective.
     """
     import pandas as pd
 
@@ -87,11 +89,12 @@ def phi_regret_rows(
         added.append({**last, **before, "decade_ratio": ratio})
     frame = pd.concat([groups.reset_index(drop=True), pd.DataFrame(added)], axis=1)
     frame["is_own"] = frame["comparator"] == OWN
-    return frame.sort_values(["group", "is_own"], ascending=[True, False], kind="stable")
+    by = ["group", "causal", "is_own"]
+    return frame.sort_values(by, ascending=[True, False, False], kind="stable")
 
 
 def phi_regret_table(frame: "pd.DataFrame") -> Group:
-    """Lay out the report as text: per source a block for each objective.
+    """Lay out the report as text: per source a block for each objective, and for current-batch rules.
 
     Parameters
     ----------
@@ -112,8 +115,11 @@ def phi_regret_table(frame: "pd.DataFrame") -> Group:
 def _source(rows: list[dict[Any, Any]]) -> Iterator[Table | Text]:
     first = rows[0]
     sizes = f"E={first['n_experts']}, K={first['k']}, T={first['n_tokens']}, N={first['horizon']:,}"
-    yield Text(f"{first['source']}: {sizes}, seeds: {first['n_seeds']}", style="bold")
-    for is_own, members in groupby(rows, key=lambda row: row["is_own"]):
+    seeds = range_text(row["n_seeds"] for row in rows)
+    yield Text(f"{first['source']}: {sizes}, seeds: {seeds}", style="bold")
+    for (causal, is_own), members in groupby(rows, key=lambda row: (row["causal"], row["is_own"])):
+        if not causal:
+            yield Text(CURRENT_BATCH, style="italic")
         title = "regret on each rule's own objective (P7)" if is_own else "regret on the dual (S4)"
         yield Text(title, style="italic")
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")

@@ -29,7 +29,8 @@ def source_figure(rows: pd.DataFrame, cells: pd.DataFrame, trajectories: pd.Data
     -------
     Figure
         Draw and save it inside :func:`balancesim.report.style.settings`. A logarithm is a straight line in
-        the first two panels, whose scales differ: they are of different objectives.
+        the first two panels, whose scales differ: they are of different objectives. Current-batch rules are
+        hollow, and in the panel of MaxVio alone.
     """
     n_lines = -(-(len(rows) + 1) // 3)
     below = 0.5 + _LINE * n_lines
@@ -39,12 +40,15 @@ def source_figure(rows: pd.DataFrame, cells: pd.DataFrame, trajectories: pd.Data
     handles = []
     for i, row in enumerate(rows.to_dict("records")):
         look = style.distinct_look(i)
+        if not row["causal"]:
+            look = {**look, "markerfacecolor": "white"}
         curves = trajectories[trajectories["cell"].isin(done.loc[done["rule"] == row["rule"], "cell"])]
         if curves.empty:
             continue
         steps, regret = _mean(curves, "regret")
         _, violation = _mean(curves, "mean_max_violation")
-        (own if row["is_own"] else dual).plot(steps, regret, markersize=3.0, markevery=(2, 8), **look)
+        if row["causal"]:
+            (own if row["is_own"] else dual).plot(steps, regret, markersize=3.0, markevery=(2, 8), **look)
         left.plot(steps, violation / row["max_violation_floor"], markersize=3.0, markevery=(2, 8), **look)
         handles.append(Line2D([], [], label=row["rule"], markersize=3.0, **look))
     _dress(own, "regret on the rule's own objective (P7)")

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from balancesim.report import style
 from balancesim.report.phi_regret import decades, phi_regret_rows, phi_regret_table
 from balancesim.report.phi_regret_figure import source_figure
-from tests.report.frames import results
+from tests.report.frames import EXACT, results
 from tests.report.race.frames import printed
 
 RULES = (
@@ -48,6 +48,21 @@ def test_each_objective_has_a_block_of_its_own() -> None:
     # Residual imbalance beside every regret.
     lines = [line for line in text.splitlines() if line.startswith(("sign", "phi", "harmonic"))]
     assert {line.split()[-1] for line in lines} == {"1.06"}
+
+
+def test_current_batch_rules_are_apart() -> None:
+    groups, cells, records = results(rules=(*RULES, EXACT))
+    records = records.assign(mean_max_violation=0.4)
+    rows = phi_regret_rows(groups, cells, records)
+    assert rows["causal"].tolist() == [True, True, True, False] * 2
+    text = printed(phi_regret_table(rows))
+    assert text.index("harmonic x1") < text.index("current-batch rules: they see") < text.index("exact")
+    with style.settings():
+        figure = source_figure(rows[rows["group"] == 0], cells[cells["group"] == 0], records)
+        FigureCanvasAgg(figure).draw()
+    n_steps = records["step"].nunique()
+    counts = [sum(len(line.get_xdata()) == n_steps for line in axes.lines) for axes in figure.axes]
+    assert counts == [0, 3, 4]
 
 
 def test_the_figure_has_a_panel_per_objective_and_one_for_imbalance() -> None:
