@@ -58,7 +58,7 @@ def source_figure(rows: pd.DataFrame) -> Figure:
     Figure
         Draw and save it inside :func:`balancesim.report.style.settings`.
     """
-    rows = rows.assign(is_balanced=rows["max_violation"] == 0.0)
+    rows = rows.assign(is_balanced=rows["max_violation"] == 0.0, drops=rows["drop_rate"] > 0.0)
     shown, first = representative(rows), rows.iloc[0]
     near = _near(shown)
     far = shown.drop(near.index)
@@ -67,7 +67,7 @@ def source_figure(rows: pd.DataFrame) -> Figure:
     own = looks(rows)
     left = style.add_axes(figure, _LEFT, _BOTTOM, _ALL, height)
     _points(left, rows, own)
-    _front(left, shown)
+    _front(left, rows)
     _beside(left, far, height, own)
     left.set_ylabel(_LEFT_OVER)
     left.set_title("all rules", loc="left")
@@ -75,7 +75,7 @@ def source_figure(rows: pd.DataFrame) -> Figure:
     if len(near):
         close = style.add_axes(figure, _LEFT + _ALL + _GAP, _BOTTOM, _CLOSE, height)
         _points(close, rows, own)
-        _front(close, shown)
+        _front(close, rows)
         _zoom(close, near)
         _name(close, near, own, height)
         close.set_title(f"those within a factor {_NEAR:g} of the floor", loc="left")
@@ -116,7 +116,7 @@ def summary_figure(rows: pd.DataFrame) -> Figure:
         shown = representative(members)
         near = _near(shown)
         _points(axes, members, own)
-        _front(axes, shown)
+        _front(axes, members)
         if len(near) > 1:
             _zoom(axes, near)
             axes.xaxis.set_major_locator(MaxNLocator(3))
@@ -163,18 +163,15 @@ def _bottom(rows: pd.DataFrame) -> float:
     return 0.9 * max(min(floor, float(rows["max_violation"].min())), floor / _DEEPEST)
 
 
-def _front(axes: Axes, shown: pd.DataFrame) -> None:
-    """The Pareto front of the causal rules, and that of the current-batch rules dashed."""
-    shown = shown.assign(max_violation=shown["max_violation"].clip(lower=_bottom(shown)))
+def _front(axes: Axes, rows: pd.DataFrame) -> None:
+    """The Pareto front of the causal rules, and that of the current-batch rules dashed, as in the table."""
+    rows = rows.assign(max_violation=rows["max_violation"].clip(lower=_bottom(rows)))
     for causal, linestyle in ((True, "-"), (False, "--")):
-        block = shown[shown["causal"] == causal].sort_values(["lost", "max_violation"])
-        lost, left, least = [], [], float("inf")
-        for row in _records(block):
-            if row["max_violation"] < least:
-                lost.append(row["lost"])
-                left.append(row["max_violation"])
-                least = row["max_violation"]
-        axes.step(lost, left, where="post", color="0.55", linewidth=0.9, linestyle=linestyle, zorder=1.8)
+        front = rows[(rows["causal"] == causal) & rows["on_front"]].sort_values(["lost", "max_violation"])
+        axes.step(
+            front["lost"], front["max_violation"],
+            where="post", color="0.55", linewidth=0.9, linestyle=linestyle, zorder=1.8,
+        )  # fmt: skip
 
 
 def _near(shown: pd.DataFrame) -> pd.DataFrame:
@@ -251,7 +248,8 @@ def _text(row: Mapping[Any, Any]) -> str:
     """The rule, and its setting where that is short enough to stay in the figure."""
     text = f"{row['family']} {row['setting']}".strip()
     text = text if len(text) <= _LONGEST else row["family"]
-    return f"{text} (none left)" if row["is_balanced"] else text
+    text = f"{text} (none left)" if row["is_balanced"] else text
+    return f"{text} (drops)" if row["drops"] else text
 
 
 def _handles(shown: pd.DataFrame) -> Sequence[Line2D]:
@@ -262,6 +260,8 @@ def _handles(shown: pd.DataFrame) -> Sequence[Line2D]:
         Line2D([], [], color=style.INK, linewidth=0.9, linestyle=style.BOUND, label="sampling floor"),
         Line2D([], [], color="0.55", linewidth=0.9, label="Pareto front, causal"),
     ]
+    if (shown["drop_rate"] > 0.0).any():
+        handles.append(Line2D([], [], linestyle="none", label="drops: leaves places empty, on no front"))
     if not shown["causal"].all():
         hollow = Line2D([], [], markersize=5.0, markerfacecolor="white", label="current-batch", **grey)
         handles.append(hollow)

@@ -7,14 +7,16 @@ steps since the start or the shift.
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from balancesim.driver import phase_starts
 from balancesim.sweep.configuration import build_source
 from balancesim.types import Float64Array, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GOAL = 2.0
 """A rule has arrived when its smoothed MaxVio is at most so many sampling floors, and stays so."""
@@ -64,7 +66,7 @@ class Curve(NamedTuple):
         return float(steps[first] - start) if first < steps.size else np.inf
 
 
-def curves_of(trajectories: pd.DataFrame) -> dict[str, Curve]:
+def curves_of(trajectories: "pd.DataFrame") -> dict[str, Curve]:
     """Every cell's curve, from the columns of `CURVES`."""
     return {
         str(cell): Curve(

@@ -26,11 +26,17 @@ def summarise(run: RunDirectory) -> "pd.DataFrame":
 
 
 def figures(run: RunDirectory, rows: "pd.DataFrame") -> "Iterator[tuple[str, Figure]]":
-    """Draw ``summary``, one figure per source, and one ``recovery-`` per source that suddenly shifts."""
+    """Draw ``summary``, one figure per source, and one ``recovery-`` per source that suddenly shifts.
+
+    Settings that ended early on every seed are not drawn; where there is no other one, nothing is.
+    """
     from balancesim.report.race.front import source_figure, summary_figure
     from balancesim.report.race.recovery import recovery_figure
     from balancesim.report.style import source_name
 
+    rows = rows[rows["n_seeds"] > 0]
+    if rows.empty:
+        return
     yield "summary", summary_figure(rows)
     for index, own in rows.groupby("group", sort=False):
         yield source_name(index, str(own["source"].iloc[0])), source_figure(own)

@@ -12,7 +12,7 @@ from rich.text import Text
 from balancesim.report.race.measures import AFTER_SHIFT, GOAL
 from balancesim.report.race.variants import TUNING_SHARE
 from balancesim.report.rows import CURRENT_BATCH
-from balancesim.report.tables import number, with_error
+from balancesim.report.tables import number, range_text, with_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,12 +21,14 @@ _NOTES = f"""\
 lost: score per token and batch given up against no balancing, in score units; mean and half its 95 % interval
   over the seeds that were not tuned on; over the last tenth of the steps (current-batch rules: over all)
 MaxVio: of a batch, mean over the same; /floor: in sampling floors (a perfectly balanced random router has 1)
-#: 1 + the number of rules of the block that are better by a paired 95 % interval over seeds; equal: a tie
-  (so are differences in score of less than 0.00001 spreads, which rounding alone can make)
-*: on the Pareto front of the means of lost and MaxVio
+#: 1 + the number of other rules of the block, each at whichever setting, that are better by a paired 95 %
+  interval over seeds; equal: a tie (so are differences in score of less than 0.00001 spreads, which rounding
+  alone can make)
+*: on the Pareto front of the means of lost and MaxVio, of all rows that fill all T K places
 reach: steps until MaxVio, smoothed over the records' windows, is within {GOAL:g} floors and stays so (median)
 recover: the same from the shift on; after shift: MaxVio/floor over the first {AFTER_SHIFT:.0%} of the rest
-dropped: places that stay empty, of T K; an empty place scores zero, so lost then depends on the scores' zero
+dropped: places that stay empty, of T K; an empty place scores zero, so lost then depends on the scores' zero:
+  such a rule has no rank in lost, beats no other one there and is not on the front
 tuned: the setting with the least MaxVio, mean over all batches, on the first {TUNING_SHARE:.0%} of the seeds
 default: the class's own numbers; a step size counts in its unit, x, which is 1/mu(p*) for harmonic steps, a
   hundredth of the spread for sign, the spread for constant and sqrt"""
@@ -73,11 +75,10 @@ def _source(rows: list[dict[Any, Any]], width: int) -> Iterator[Table | Text]:
 
 
 def _block_title(causal: bool, rows: list[dict[Any, Any]]) -> str:
-    seeds = sorted({row["n_seeds"] for row in rows})
     horizons = sorted({row["horizon"] for row in rows})
     steps = " and ".join(f"{horizon:,}" for horizon in horizons)
     shift = next((row["shift"] for row in rows if row["shift"]), 0)
-    told = f"{steps} steps, {'-'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds"
+    told = f"{steps} steps, {range_text(row['n_seeds'] for row in rows)} seeds"
     told += f", sudden shift after step {shift:,}" if shift else ""
     return f"{'causal rules' if causal else CURRENT_BATCH}: {told}"
 
@@ -99,10 +100,10 @@ def _table(rows: list[dict[Any, Any]], width: int) -> Table:
             row["family"],
             _setting(row),
             with_error(row["lost"], row["lost_high"] - row["lost"]),
-            str(row["lost_rank"]),
+            number(row["lost_rank"], 0),
             with_error(row["max_violation"], row["max_violation_high"] - row["max_violation"]),
             number(row["max_violation"] / floor, 2),
-            str(row["max_violation_rank"]),
+            number(row["max_violation_rank"], 0),
             "*" if row["on_front"] else "",
             _steps(row["reach"]),
         ]

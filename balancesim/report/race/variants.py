@@ -1,10 +1,10 @@
 """Which rules of an experiment are one rule at several settings, and which setting is tuned.
 
-Variants of one rule agree in kind and in every parameter that is no number. The untuned one has the class's
-defaults for all numbers (a step size counts in its unit, whatever that is). The tuned one is chosen on seeds
-of its own, the first quarter of them, by the least MaxVio, averaged over all batches of the run: it counts
-the way to balance, the noise that is left and what a shift costs. What is reported comes from the other seeds
-alone.
+Variants of one rule agree in kind, in every parameter that is no number, and in how late prices come: that is
+part of what the rule is, not a setting. The untuned one has the class's defaults for all other numbers (a
+step size counts in its unit, whatever that is). The tuned one is chosen on seeds of its own, the first
+quarter of them, by the least MaxVio, averaged over all batches of the run: it counts the way to balance, the
+noise that is left and what a shift costs. What is reported comes from the other seeds alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import Any
 
 from balancesim import balancers
 from balancesim.numbers import is_number
+from balancesim.sweep.delays import NO_DELAYS
 from balancesim.sweep.parameters import Parameters, defaults
 
 TUNING_SHARE = 0.25
@@ -62,7 +63,11 @@ def variants(rules: Mapping[str, Parameters]) -> list[Variant]:
     found = []
     for label, rule in rules.items():
         alike = [other for other in rules.values() if other["kind"] == rule["kind"]]
-        numbers = [key for key in rule if key not in _APART and any(is_number(one.get(key)) for one in alike)]
+        numbers = [
+            key
+            for key in rule
+            if key not in (*_APART, *NO_DELAYS) and any(is_number(one.get(key)) for one in alike)
+        ]
         standard = defaults(balancers.registry()[rule["kind"]])
         changed = {key for key in numbers if rule[key] != standard.get(key)}
         varied = {key for key in numbers if any(one.get(key) != rule[key] for one in alike)}

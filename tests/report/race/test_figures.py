@@ -58,9 +58,21 @@ def test_the_floor_and_the_front_are_drawn() -> None:
     assert axes.get_yscale() == "log"
     assert any(np.allclose(line.get_ydata(), FLOOR) for line in axes.lines)
     shown = rows()
-    front = shown[shown["causal"] & shown["on_front"] & (shown["role"] != "default")]
+    front = shown[shown["causal"] & shown["on_front"]]
     steps = next(line for line in axes.lines if line.get_drawstyle() == "steps-post")
     assert sorted(steps.get_ydata()) == pytest.approx(sorted(front["max_violation"]))
+
+
+def test_rules_that_leave_places_empty_are_marked_and_off_the_front() -> None:
+    cells, curves = cells_of(RULES)
+    cells["drop_rate"] = np.where(cells["rule"] == "no balancing", 0.25, 0.0)
+    frame = race_rows(cells, curves)
+    with style.settings():
+        figure = drawn(source_figure(frame))
+    assert "none (drops)" in [text.get_text() for text in names(figure)]
+    front = next(line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post")
+    assert max(front.get_ydata()) < 1.0
+    assert any(text.get_text().startswith("drops:") for text in figure.legends[0].get_texts())
 
 
 def test_current_batch_rules_are_hollow_and_causal_ones_filled() -> None:

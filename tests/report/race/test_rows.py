@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from balancesim import balancers
+from balancesim.report.race import REPORT
 from balancesim.report.race.measures import CURVES, curves_of
 from balancesim.report.race.rows import beats, race_rows, representative
 from balancesim.report.race.table import race_table
@@ -86,11 +87,62 @@ def test_rules_that_ended_early_are_left_out_and_named() -> None:
     cells, curves = cells_of({"sign x1": [0.3] * 8, "sign x3": [0.2] * 8})
     cells.loc[(cells["rule"] == "sign x3"), ["outcome", "reason"]] = ["bias_not_finite", "too large"]
     rows = race_rows(cells, curves)
-    assert list(rows["rule"]) == ["sign x1"]
+    assert list(rows["rule"]) == ["sign x1", "sign x3"]
+    assert rows["on_front"].tolist() == [True, False]
+    early = rows.iloc[1]
+    assert (early["n_seeds"], early["n_early"], early["setting"]) == (0, 8, "x3")
+    assert early[["lost", "max_violation", "reach", "lost_rank", "max_violation_rank"]].isna().all()
+    text = printed(race_table(rows))
+    assert "alf-lb sign x3: 8 seeds left out: too large" in text
+    assert "nan" not in text
     cells.loc[(cells["rule"] == "sign x3") & (cells["seed"] < 7), "outcome"] = "horizon_reached"
     found = race_rows(cells, curves).set_index("rule").loc["sign x3"]
     assert (found["n_early"], found["n_seeds"]) == (1, 5)
     assert "1 seeds left out: too large" in printed(race_table(race_rows(cells, curves)))
+
+
+def test_a_race_that_nobody_ends_has_remarks_and_no_figure(tmp_path: Path) -> None:
+    cells, curves = cells_of({"sign x1": [0.3] * 4, "no balancing": [2.0] * 4, "exact": [0.0] * 4})
+    rows = race_rows(cells.assign(outcome="bias_not_finite", reason="too large"), {})
+    assert rows["n_early"].tolist() == [4, 4, 4]
+    assert printed(race_table(rows)).count("4 seeds left out: too large") == 3
+    assert not list(REPORT.figures(RunDirectory(tmp_path), rows))
+    empty = race_rows(cells.iloc[:0], curves)
+    assert list(empty.columns) == list(rows.columns)
+    assert "lost: score" in printed(race_table(empty))
+    assert not list(REPORT.figures(RunDirectory(tmp_path), empty))
+
+
+def test_rules_that_leave_places_empty_are_held_against_nobody_in_score() -> None:
+    spread = np.array([0.01, -0.01, 0.02, -0.02, 0.01, -0.01, 0.02, -0.02])
+    # cells_of loses less where imbalance is larger: the dropping rule would win on lost and be on the front.
+    rules = {"sign x1": 2.0 + spread, "sqrt x1": 0.5 + spread, "constant x1": 0.3 + spread}
+    cells, curves = cells_of(rules)
+    cells["drop_rate"] = np.where(cells["rule"] == "sign x1", 0.235, 0.0)
+    rows = race_rows(cells, curves).set_index("rule")
+    assert np.isnan(rows.loc["sign x1", "lost_rank"])
+    assert rows.loc[["sqrt x1", "constant x1"], "lost_rank"].tolist() == [1, 2]
+    assert rows["on_front"].to_dict() == {"sign x1": False, "sqrt x1": True, "constant x1": True}
+    assert rows["max_violation_rank"].to_dict() == {"constant x1": 1, "sqrt x1": 2, "sign x1": 3}
+    text = printed(race_table(race_rows(cells, curves)))
+    line = next(line for line in text.splitlines() if line.startswith("alf-lb sign"))
+    # Rule (two words), setting, lost ± error, rank.
+    assert line.split()[2:6][-1] == "-"
+    assert "such a rule has no rank in lost" in text
+
+
+def test_a_rank_counts_other_rules_not_their_settings() -> None:
+    # On every seed sqrt at either setting leaves less than sign, and its tuned setting less than its default.
+    spread = np.array([0.01, -0.01, 0.02, -0.02, 0.01, -0.01, 0.02, -0.02])
+    rules = {"sqrt x1": 0.4 + spread, "sqrt x3": 0.3 + spread, "sign x1": 0.6 + spread}
+    rows = race_rows(*cells_of(rules)).set_index("rule")
+    assert rows["max_violation_rank"].to_dict() == {"sqrt x3": 1, "sqrt x1": 1, "sign x1": 2}
+
+
+def test_seeds_tuned_on_are_named_for_every_row() -> None:
+    rows = race_rows(*cells_of({"sign x1": [0.5] * 8, "no balancing": [2.0] * 8}))
+    assert rows["role"].tolist() == ["", ""]
+    assert rows["tuning_seeds"].tolist() == [[0, 1], [0, 1]]
 
 
 RACE = """

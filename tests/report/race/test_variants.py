@@ -68,10 +68,12 @@ def test_the_best_on_the_tuning_seeds_stands_beside_the_default() -> None:
     assert [role for _, role in chosen(sign[:2], {})] == ["x0.3", DEFAULT]
 
 
-def test_a_key_that_some_variants_lack_is_a_setting_of_the_others() -> None:
+def test_how_late_prices_come_is_part_of_the_rule() -> None:
     plain = {**ALF, "schedule": "sign", "step_size": 1.0}
-    found = variants({"a": plain, "b": {**plain, "every": 4}})
+    late = {**plain, "every": 4, "lag": 2}
+    found = variants({"a": plain, "b": late, "c": {**late, "step_size": 3.0}})
     assert [(one.family, one.setting, one.is_default) for one in found] == [
-        ("alf-lb sign", "", True),
-        ("alf-lb sign", "every 4", False),
+        ("alf-lb sign", "x1", True),
+        ("alf-lb sign every=4 lag=2", "x1", True),
+        ("alf-lb sign every=4 lag=2", "x3", False),
     ]
