@@ -139,7 +139,7 @@ def run_command(
         name, config, overrides, seeds, out, jobs, executor, fresh, not keep_going, as_json, quiet
     )
     configuration, notes = _configure(request)
-    check_report(configuration.report)
+    check_report(configuration)
     if not quiet:
         for note in notes:
             click.echo(f"note: {note}", err=True)

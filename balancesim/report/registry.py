@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from balancesim.sweep import RunDirectory
+    from balancesim.sweep.configuration import Configuration
+
+
+def _shows_all(configuration: "Configuration") -> None:
+    """Accept every experiment."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,14 @@ class Report:
         From these rows to what the terminal prints.
     figures : callable
         From the run directory and the rows to (file name, figure), drawn inside the figures' settings.
+    check : callable
+        Given an experiment, raises `ConfigurationError` where the report could not show it.
     """
 
     summarise: "Callable[[RunDirectory], pd.DataFrame]"
     table: "Callable[[pd.DataFrame], RenderableType]"
     figures: "Callable[[RunDirectory, pd.DataFrame], Iterable[tuple[str, Figure]]]"
+    check: "Callable[[Configuration], None]" = _shows_all
 
 
 # Loaded when asked for: plotting takes a second to import, and a listing of cells needs none of it.
@@ -46,16 +54,15 @@ _MODULES = MappingProxyType(
 )
 
 
-def check_report(name: str) -> None:
-    """Make sure that there is a report of a name, without loading it.
+def check_report(configuration: "Configuration") -> None:
+    """Make sure that there is the report that an experiment names, and that it can show the experiment.
 
     Raises
     ------
     ConfigurationError
-        If there is none; the message lists the names and the nearest one.
+        As `find_report`, or as the report's own check.
     """
-    if name not in _MODULES:
-        raise ConfigurationError(f"report: {unknown_name('report', name, _MODULES)}")
+    find_report(configuration.report).check(configuration)
 
 
 def find_report(name: str) -> Report:
@@ -64,8 +71,9 @@ def find_report(name: str) -> Report:
     Raises
     ------
     ConfigurationError
-        If there is no report of that name, as `check_report`.
+        If there is none of that name; the message lists the names and the nearest one.
     """
-    check_report(name)
+    if name not in _MODULES:
+        raise ConfigurationError(f"report: {unknown_name('report', name, _MODULES)}")
     found: Report = import_module(_MODULES[name]).REPORT
     return found

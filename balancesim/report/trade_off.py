@@ -13,14 +13,16 @@ from rich.text import Text
 from balancesim.report.race.measures import CURVES, Curve, curves_of, measures
 from balancesim.report.registry import Report
 from balancesim.report.rows import CURRENT_BATCH
-from balancesim.report.sweeps import family_without, swept_key
-from balancesim.report.tables import number, with_error
-from balancesim.sweep import RunDirectory, load_summary, load_trajectories
+from balancesim.report.sweeps import family_without, swept_key, value_of
+from balancesim.report.tables import number, range_text, with_error
+from balancesim.sweep import RunDirectory, load_summary, load_trajectories, read_configuration
 from balancesim.sweep.groups import student_mean
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from balancesim.sweep.configuration import Configuration
 
 _NOTES = """\
 lost: score per token and batch given up against no balancing, in score units; MaxVio: of a batch
@@ -30,9 +32,13 @@ _SHARED = (
     "group", "source", "n_tokens", "k", "n_experts", "horizon", "causal", "rule", "spread",
     "max_violation_floor",
 )  # fmt: skip
+_COLUMNS = (
+    *_SHARED, "family", "key", "value", "n_seeds", "n_early", "reason",
+    *(f"{name}{end}" for name in ("lost", "max_violation") for end in ("", "_low", "_high")),
+)  # fmt: skip
 
 
-def trade_off_rows(cells: "pd.DataFrame", curves: dict[str, Curve]) -> "pd.DataFrame":
+def trade_off_rows(cells: "pd.DataFrame", curves: dict[str, Curve], key: str) -> "pd.DataFrame":
     """One row per source and rule, over the seeds that reached the horizon.
 
     Parameters
@@ -41,40 +47,37 @@ def trade_off_rows(cells: "pd.DataFrame", curves: dict[str, Curve]) -> "pd.DataF
         The summary of a run.
     curves : dict of str to Curve
         Of each cell that reached its horizon.
+    key : str
+        The swept key of the rules.
 
     Returns
     -------
     DataFrame
-        With ``family``, ``key`` (the swept one) and ``value`` (NaN for a rule without it), sorted by source,
-        causal rules first, family and value.
-
-    Raises
-    ------
-    ConfigurationError
-        If nothing is swept.
+        With ``family``, ``key`` and ``value`` (NaN for a rule without it), sorted by source, causal rules
+        first, family and value. A rule that ended early on every seed has ``n_seeds`` 0 and NaN for the
+        measures.
     """
     import pandas as pd
 
-    parameters = {
-        rule: json.loads(text) for rule, text in zip(cells["rule"], cells["rule_parameters"], strict=True)
-    }
-    key = swept_key(parameters)
     rows = []
-    for (_, rule), own in cells[cells["outcome"] == "horizon_reached"].groupby(["group", "rule"], sort=False):
-        found = [measures(cell, curves[cell["cell"]], 0) for cell in own.to_dict("records")]
-        value = parameters[rule].get(key)
+    for _, own in cells.groupby(["group", "rule"], sort=False):
+        whole = own["outcome"] == "horizon_reached"
+        found = [measures(cell, curves[cell["cell"]], 0) for cell in own[whole].to_dict("records")]
+        rule = json.loads(str(own["rule_parameters"].iloc[0]))
         rows.append(
             {
                 **{name: own.iloc[0][name] for name in _SHARED},
-                "family": family_without(parameters[rule], key),
+                "family": family_without(rule, key),
                 "key": key,
-                "value": math.nan if value is None else float(value),
-                "n_seeds": len(own),
+                "value": value_of(rule, key),
+                "n_seeds": len(found),
+                "n_early": len(own) - len(found),
+                "reason": next(iter(own.loc[~whole, "reason"]), ""),
                 **student_mean("lost", [one["lost"] for one in found]),
                 **student_mean("max_violation", [one["max_violation"] for one in found]),
             }
         )
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
     frame["order"] = frame["family"].map({name: i for i, name in enumerate(dict.fromkeys(frame["family"]))})
     by = ["group", "causal", "order", "value"]
     return frame.sort_values(by, ascending=[True, False, True, True], kind="stable").drop(columns="order")
@@ -102,7 +105,8 @@ def trade_off_table(frame: "pd.DataFrame") -> Group:
 def _source(rows: list[dict[Any, Any]]) -> Iterator[Table | Text]:
     first = rows[0]
     sizes = f"E={first['n_experts']}, K={first['k']}, T={first['n_tokens']}"
-    yield Text(f"{first['source']}: {sizes}, seeds: {first['n_seeds']}", style="bold")
+    seeds = range_text(row["n_seeds"] for row in rows)
+    yield Text(f"{first['source']}: {sizes}, seeds: {seeds}", style="bold")
     floor = f"sampling floor of MaxVio {first['max_violation_floor']:.3g}"
     yield Text(f"{floor}; spread of scores at the K-th place {first['spread']:.3g}")
     for causal, members in groupby(rows, key=lambda row: row["causal"]):
@@ -122,6 +126,9 @@ def _source(rows: list[dict[Any, Any]]) -> Iterator[Table | Text]:
                 number(row["max_violation"] / row["max_violation_floor"], 2),
             )
         yield table
+    for row in rows:
+        if row["n_early"]:
+            yield Text(f"{row['rule']}: {row['n_early']} seeds left out: {row['reason']}", style="yellow")
     yield Text("")
 
 
@@ -135,17 +142,23 @@ def summarise(run: RunDirectory) -> "pd.DataFrame":
     RunDirectoryError
         If the directory is no run directory, has no finished cell, or a part is damaged.
     """
-    return trade_off_rows(load_summary(run), curves_of(load_trajectories(run, CURVES)))
+    key = swept_key(read_configuration(run).rules)
+    return trade_off_rows(load_summary(run), curves_of(load_trajectories(run, CURVES)), key)
 
 
 def figures(run: RunDirectory, rows: "pd.DataFrame") -> "Iterator[tuple[str, Figure]]":
-    """Draw one figure per source, in the run's order."""
+    """Draw one figure per source with a rule that reached the horizon, in the run's order."""
     del run
     from balancesim.report.style import source_name
     from balancesim.report.trade_off_figure import source_figure
 
-    for index, own in rows.groupby("group", sort=False):
+    for index, own in rows[rows["n_seeds"] > 0].groupby("group", sort=False):
         yield source_name(index, str(own["source"].iloc[0])), source_figure(own)
 
 
-REPORT = Report(summarise, trade_off_table, figures)
+def check(configuration: "Configuration") -> None:
+    """Raise `ConfigurationError` where the experiment's rules sweep no key."""
+    swept_key(configuration.rules)
+
+
+REPORT = Report(summarise, trade_off_table, figures, check)

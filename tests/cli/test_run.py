@@ -168,6 +168,14 @@ def test_an_unknown_report_stops_before_any_cell(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_trade_off_that_sweeps_nothing_stops_before_any_cell(tmp_path: Path) -> None:
+    path = write(tmp_path, 'report = "trade-off"\n' + TINY)
+    result = run("--config", path, "--out", tmp_path / "new")
+    assert result.exit_code == 2
+    assert 'report: "trade-off" draws against a key of the rules' in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_another_report_of_a_finished_run_is_drawn(finished: Path, tmp_path: Path) -> None:
     run("--config", finished / "tiny.toml", "--out", tmp_path / "run", "--quiet")
     before = summary_bytes(tmp_path / "run")
