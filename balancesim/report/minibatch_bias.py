@@ -48,7 +48,7 @@ _LABEL = "phi-balancing selection, "
 
 
 class _Measured(NamedTuple):
-    """The minimiser's shares, a token's covariance and the shares' slope there; P5 measured, and as it says."""
+    """Shares, a token's covariance and the shares' slope at the minimiser; P5 measured, and P5's value."""
 
     shares: Float64Array
     covariance: Float64Array
@@ -111,8 +111,8 @@ def minibatch_bias_rows(cells: "pd.DataFrame", trajectories: "pd.DataFrame") -> 
         ``panel`` and ``source`` count and name sources whatever the batch size; ``label``, ``potential`` and
         ``ema_rate`` are the rule's; ``excess`` is regret per late step, ``analytic`` what P5 says of it,
         ``log_slope`` the same for all sizes of a rule, ``bias_slope`` and ``bias_analytic`` those of
-        `theory.minibatch_bias`, the same for all rates too. What is not a rule of phi-balancing on its own
-        objective has regret alone, the rest NaN.
+        `theory.minibatch_bias`, the same for all rates too. What is not phi-balancing on its own objective,
+        with undelayed updates and a choice among all experts, has regret alone, the rest NaN.
     """
     import pandas as pd
 
@@ -152,7 +152,9 @@ def _theory(cell: dict[Any, Any]) -> dict[str, Any]:
     parameters = json.loads(cell["rule_parameters"])
     known = {key: value for key, value in parameters.items() if key not in ("kind", "run", "step_unit")}
     rule = PhiBalance(**known) if balancers.registry()[parameters["kind"]] is PhiBalance else None
-    if rule is None or cell["comparator"] != "rule":
+    is_plain = (cell["every"], cell["lag"], cell["n_ranks"]) == (1, 0, 1)
+    is_limited = cell["n_chosen_groups"] < cell["n_groups"]
+    if rule is None or cell["comparator"] != "rule" or is_limited or not is_plain:
         nothing = dict.fromkeys(
             ("ema_rate", "analytic", "bias_slope", "bias_slope_low", "bias_slope_high", "bias_analytic"),
             math.nan,

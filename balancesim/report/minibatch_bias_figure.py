@@ -12,6 +12,8 @@ from balancesim.report import style
 # Inches.
 _LEFT, _WIDTH, _PITCH, _HEIGHT, _TITLE, _ROW, _LINE = 0.6, 2.7, 3.5, 2.3, 0.3, 3.1, 0.15
 _PER_ROW = 2
+_BEYOND = 1.6
+_ANALYTIC: style.Look = {"color": style.INK, "linewidth": 0.6, "zorder": 1.0}
 
 
 def sources_figure(rows: pd.DataFrame) -> Figure:
@@ -44,7 +46,7 @@ def sources_figure(rows: pd.DataFrame) -> Figure:
         if column == 0:
             axes.set_ylabel("regret per late step [score units]")
     handles = [Line2D([], [], label=label, markersize=3.5, **looks[label]) for label in labels]
-    handles.append(Line2D([], [], color=style.GREY, linewidth=0.8, label="analytic (P5)"))
+    handles.append(Line2D([], [], label="analytic (P5)", **_ANALYTIC))
     figure.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=2, fontsize=6.8,
         columnspacing=1.1, handlelength=2.2, handletextpad=0.5, borderaxespad=0.3,
@@ -54,7 +56,12 @@ def sources_figure(rows: pd.DataFrame) -> Figure:
 
 def _rule(axes: Axes, own: pd.DataFrame, look: style.Look) -> None:
     known = own[np.isfinite(own["analytic"])]
-    axes.plot(known["n_tokens"], known["analytic"], color=style.GREY, linewidth=0.8, zorder=1.0)
+    if len(known):
+        # Beyond the points too, by 1/T, as it would hide behind a line that it predicts.
+        sizes = known["n_tokens"].to_numpy(dtype=np.float64)
+        longer = np.array([sizes[0] / _BEYOND, *sizes, sizes[-1] * _BEYOND])
+        level = known["analytic"].to_numpy() * sizes
+        axes.plot(longer, np.array([level[0], *level, level[-1]]) / longer, **_ANALYTIC)
     shown = own[own["excess"] > 0.0]
     if len(shown):
         # A bar that reaches zero or below has no end in a logarithm.
@@ -73,6 +80,7 @@ def _dress(axes: Axes, own: pd.DataFrame) -> None:
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_title(
-        f"{first['source']}: E={first['n_experts']}, K={first['k']}, N={first['horizon']:,}", loc="left"
-    )
+        f"{first['source']}: E={first['n_experts']}, K={first['k']}, N={first['horizon']:,}",
+        loc="left", fontsize=7.2,
+    )  # fmt: skip
     axes.set_xlabel("tokens per batch T", labelpad=1)
