@@ -16,7 +16,6 @@ from balancesim.cli.group import INTERRUPTED
 if TYPE_CHECKING:
     import pandas as pd
 
-    from balancesim.report import Report
     from balancesim.sweep import Outcome, RunDirectory
     from balancesim.sweep.configuration import Configuration
 
@@ -133,14 +132,14 @@ def run_command(
     Finished cells are never run again: the same command continues an interrupted run, and more seeds add to
     a finished one. What is printed on stdout is the result; progress goes to stderr.
     """
-    from balancesim.report import find_report
+    from balancesim.report import check_report
     from balancesim.sweep import RunDirectory
 
     request = Request(
         name, config, overrides, seeds, out, jobs, executor, fresh, not keep_going, as_json, quiet
     )
     configuration, notes = _configure(request)
-    report = find_report(configuration.report)
+    check_report(configuration.report)
     if not quiet:
         for note in notes:
             click.echo(f"note: {note}", err=True)
@@ -149,7 +148,7 @@ def run_command(
         _list_cells(run, configuration, request)
         return
     try:
-        ctx.exit(_execute(run, configuration, request, report))
+        ctx.exit(_execute(run, configuration, request))
     except KeyboardInterrupt:
         _say_interrupted(run, configuration, request)
         ctx.exit(INTERRUPTED)
@@ -172,8 +171,9 @@ def _configure(request: Request) -> "tuple[Configuration, tuple[str, ...]]":
     return configuration, notes
 
 
-def _execute(run: "RunDirectory", configuration: "Configuration", request: Request, report: "Report") -> int:
+def _execute(run: "RunDirectory", configuration: "Configuration", request: Request) -> int:
     from balancesim.cli.progress import ProgressBar
+    from balancesim.report import find_report
     from balancesim.sweep import run_sweep
     from balancesim.sweep.summary import figures_are_current
 
@@ -193,29 +193,27 @@ def _execute(run: "RunDirectory", configuration: "Configuration", request: Reque
     )
     if outcome.n_before == outcome.n_cells and figures_are_current(run, configuration.report):
         if request.as_json:
-            _print_document(run, configuration, outcome, report.summarise(run))
+            rows = find_report(configuration.report).summarise(run)
+            _print_document(run, configuration, outcome, rows)
         else:
             click.echo(f"nothing to do: {outcome.n_cells} of {outcome.n_cells} cells are done in {run.path}")
         return 0
-    _finish(run, configuration, outcome, request, report)
+    _finish(run, configuration, outcome, request)
     return SOME_FAILED if outcome.failures else 0
 
 
 def _finish(
-    run: "RunDirectory",
-    configuration: "Configuration",
-    outcome: "Outcome",
-    request: Request,
-    report: "Report",
+    run: "RunDirectory", configuration: "Configuration", outcome: "Outcome", request: Request
 ) -> None:
     from balancesim.cli.output import print_table
     from balancesim.cli.progress import working
-    from balancesim.report import write_report
+    from balancesim.report import find_report, write_report
     from balancesim.sweep.summary import record_figures
 
     for label, message in outcome.failures.items():
         click.echo(f"failed: {label}: {message}", err=True)
     n_done = outcome.n_before + outcome.n_done
+    report = find_report(configuration.report)
     rows = None
     if n_done:
         with working("fitting and drawing", quiet=request.quiet):

@@ -7,14 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from balancesim.report.registry import Report, find_report
+    from balancesim.report.registry import Report, check_report, find_report
     from balancesim.report.tables import summary_table
     from balancesim.report.write import write_report
 
-__all__ = ["Report", "find_report", "summary_table", "write_report"]
+__all__ = ["Report", "check_report", "find_report", "summary_table", "write_report"]
 
 _HOMES = {
     "Report": "registry",
+    "check_report": "registry",
     "find_report": "registry",
     "summary_table": "tables",
     "write_report": "write",

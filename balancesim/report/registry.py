@@ -47,15 +47,26 @@ _MODULES = MappingProxyType(
 )
 
 
+def check_report(name: str) -> None:
+    """Make sure that there is a report of a name, without loading it.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none; the message lists the names and the nearest one.
+    """
+    if name not in _MODULES:
+        raise ConfigurationError(f"report: {unknown_name('report', name, _MODULES)}")
+
+
 def find_report(name: str) -> Report:
     """The report of a name, as an experiment's ``report`` key gives it.
 
     Raises
     ------
     ConfigurationError
-        If there is no report of that name; the message lists the names and the nearest one.
+        If there is no report of that name, as `check_report`.
     """
-    if name not in _MODULES:
-        raise ConfigurationError(f"report: {unknown_name('report', name, _MODULES)}")
+    check_report(name)
     found: Report = import_module(_MODULES[name]).REPORT
     return found

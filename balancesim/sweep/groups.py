@@ -131,7 +131,7 @@ def _growth(curves: list[_Curve], causal: bool) -> dict[str, Any]:
         verdict, reason = "inconclusive", "no seed reached the horizon"
     elif not all(np.isfinite(regret).all() for _, regret in curves):
         verdict = "not fitted"
-        reason = "there is no regret: no price, a choice other than the K best, or nothing to compare with"
+        reason = "regret is not defined: no price, a choice other than the K best, or nothing to compare with"
     else:
         fit = theory.fit_growth(curves[0][0], np.stack([regret for _, regret in curves]))
         estimates = {name: getattr(fit, name)[:3] for name in ("slope", "exponent", "plain_exponent")}
