@@ -20,6 +20,7 @@ from balancesim.report.registry import Report
 from balancesim.report.tables import number
 from balancesim.sweep import RunDirectory, load_summary, load_trajectories
 from balancesim.sweep.configuration import build_source
+from balancesim.sweep.delays import NO_DELAYS
 from balancesim.sweep.groups import student_mean
 from balancesim.types import Estimate, Float64Array, IntArray
 
@@ -150,16 +151,17 @@ def minibatch_bias_rows(cells: "pd.DataFrame", trajectories: "pd.DataFrame") -> 
 def _theory(cell: dict[Any, Any]) -> dict[str, Any]:
     """What is known of one cell's rule: its label, potential and rate, and P5's values."""
     parameters = json.loads(cell["rule_parameters"])
-    known = {key: value for key, value in parameters.items() if key not in ("kind", "run", "step_unit")}
-    rule = PhiBalance(**known) if balancers.registry()[parameters["kind"]] is PhiBalance else None
-    is_plain = (cell["every"], cell["lag"], cell["n_ranks"]) == (1, 0, 1)
+    is_plain = all(cell[key] == value for key, value in NO_DELAYS.items())
     is_limited = cell["n_chosen_groups"] < cell["n_groups"]
-    if rule is None or cell["comparator"] != "rule" or is_limited or not is_plain:
+    is_own = balancers.registry()[parameters["kind"]] is PhiBalance and cell["comparator"] == "rule"
+    if not is_own or is_limited or not is_plain:
         nothing = dict.fromkeys(
             ("ema_rate", "analytic", "bias_slope", "bias_slope_low", "bias_slope_high", "bias_analytic"),
             math.nan,
         )
         return {"label": cell["rule"], "potential": "", **nothing}
+    others = ("kind", "run", "step_unit", *NO_DELAYS)
+    rule = PhiBalance(**{key: value for key, value in parameters.items() if key not in others})
     k, n_tokens = int(cell["k"]), int(cell["n_tokens"])
     measured = _measured(cell["source_parameters"], rule.phi, rule.strength, k)
     rate = math.nan if isinstance(rule.ema_rate, str) else float(rule.ema_rate)

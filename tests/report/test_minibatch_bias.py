@@ -102,6 +102,10 @@ def test_another_power_is_seen() -> None:
 
 def test_delays_and_limited_choices_have_no_analytic_value() -> None:
     cells, records = made()
+    cells["rule_parameters"] = [
+        json.dumps({**json.loads(text), "lag": 1}) for text in cells["rule_parameters"]
+    ]
+    assert minibatch_bias_rows(cells, records)["analytic"].notna().any()
     for change in ({"lag": 1}, {"n_groups": 2, "n_chosen_groups": 1}):
         rows = minibatch_bias_rows(cells.assign(**change), records)
         assert rows["analytic"].isna().all()
