@@ -37,7 +37,7 @@ _BATCH_SIZES = (128, 256, 512, 1024)
 _N_BATCHES = 2000
 
 _NOTES = """\
-regret/step: per token, over the last half of the steps; of phi-balancing on its own objective
+regret/step: per token, over the last half of the steps; on a rule's own objective if it has an analytic value
 analytic: to first order in 1/T; for small rates about rate/(2-rate) strength tr(Hess phi Cov)/(2T) (P5)
 ratio: regret/step over analytic
 slope: of the logarithm of regret/step in that of T, over all T; -1 by P5
@@ -97,7 +97,7 @@ def log_slope(per_seed: Mapping[int, Mapping[int, float]]) -> dict[str, float]:
 
 
 def minibatch_bias_rows(cells: "pd.DataFrame", trajectories: "pd.DataFrame") -> "pd.DataFrame":
-    """One row per source, rule and batch size, over the seeds that reached the horizon.
+    """One row per source, rule and batch size; means are over the seeds that reached the horizon.
 
     Parameters
     ----------
@@ -121,22 +121,25 @@ def minibatch_bias_rows(cells: "pd.DataFrame", trajectories: "pd.DataFrame") -> 
         cell: late_regret(own["step"].to_numpy(), own["regret"].to_numpy())
         for cell, own in trajectories.groupby("cell", sort=False)
     }
-    done = cells[cells["outcome"] == "horizon_reached"]
     rows = []
-    for panel, (_, of_source) in enumerate(done.groupby(list(_PANEL), sort=False)):
+    for panel, (_, of_source) in enumerate(cells.groupby(list(_PANEL), sort=False)):
         for _, of_rule in of_source.groupby("rule", sort=False):
-            found: dict[int, dict[int, float]] = {}
-            for cell in of_rule.to_dict("records"):
-                found.setdefault(cell["n_tokens"], {})[cell["seed"]] = curves[cell["cell"]]
-            slope = log_slope(found)
+            found: dict[int, dict[int, float]] = {size: {} for size in of_rule["n_tokens"].unique()}
+            for cell in of_rule[of_rule["outcome"] == "horizon_reached"].to_dict("records"):
+                found[cell["n_tokens"]][cell["seed"]] = curves[cell["cell"]]
+            slope = log_slope({size: values for size, values in found.items() if values})
             for n_tokens, values in found.items():
-                first = of_rule[of_rule["n_tokens"] == n_tokens].iloc[0].to_dict()
+                own = of_rule[of_rule["n_tokens"] == n_tokens]
+                early = own.loc[own["outcome"] != "horizon_reached", "reason"]
+                first = own.iloc[0].to_dict()
                 rows.append(
                     {
                         **{name: first[name] for name in _SHARED},
                         "panel": panel,
                         "source": build_source(json.loads(first["source_parameters"])).describe(),
-                        "n_seeds": len(values),
+                        "n_seeds": len(own),
+                        "n_early": len(early),
+                        "reason": str(early.iloc[0]) if len(early) else "",
                         **student_mean("excess", list(values.values())),
                         **slope,
                         **_theory(first),
@@ -238,6 +241,10 @@ def _source(rows: list[dict[Any, Any]]) -> Iterator[Table | Text]:
                 "" if i else _interval(row, "log_slope"),
             )
     yield table
+    for row in rows:
+        if row["n_early"]:
+            text = f"{row['label']}, T={row['n_tokens']}: {row['n_early']} of {row['n_seeds']} seeds left out"
+            yield Text(f"{text}: {row['reason']}", style="yellow")
     potentials = {row["potential"]: row for row in rows if row["potential"]}
     if potentials:
         own = _columns("potential", ("B x bias [95 %]", "tr(Hess phi Cov)/2"))
@@ -260,6 +267,8 @@ def _scientific(value: float) -> str:
 
 
 def _interval(row: dict[Any, Any], name: str) -> str:
+    if not math.isfinite(row[name]):
+        return "-"
     low, high = number(row[f"{name}_low"], 3), number(row[f"{name}_high"], 3)
     return f"{number(row[name], 3)} [{low}, {high}]"
 

@@ -44,7 +44,7 @@ def made(power: float = 1.0) -> tuple[pd.DataFrame, pd.DataFrame]:
                         "cell": cell, "group": group, "source": "x", "source_parameters": json.dumps(source),
                         "rule": rule, "rule_parameters": json.dumps(parameters), "n_tokens": size, "k": 2,
                         "n_experts": 4, "horizon": 100, "seed": seed, "outcome": "horizon_reached",
-                        "comparator": "population" if rule == "no balancing" else "rule",
+                        "reason": "", "comparator": "population" if rule == "no balancing" else "rule",
                         "n_groups": 0, "n_chosen_groups": 0, "every": 1, "lag": 0, "n_ranks": 1,
                     }
                 )  # fmt: skip
@@ -112,12 +112,21 @@ def test_delays_and_limited_choices_have_no_analytic_value() -> None:
         assert rows["excess"].notna().all()
 
 
-def test_seeds_that_ended_early_are_left_out() -> None:
+def test_seeds_that_ended_early_are_left_out_and_named() -> None:
     cells, records = made()
-    cells.loc[(cells["rule"] == "fast") & (cells["seed"] > 0), "outcome"] = "bias_not_finite"
-    fast = minibatch_bias_rows(cells, records).query("rule == 'fast'")
-    assert (fast["n_seeds"] == 1).all()
+    ended = (cells["rule"] == "fast") & (cells["seed"] > 0) | (cells["rule"] == "slow") & (
+        cells["group"] == 0
+    )
+    cells.loc[ended, ["outcome", "reason"]] = ["bias_not_finite", "the bias became non-finite"]
+    rows = minibatch_bias_rows(cells, records)
+    fast, slow = (rows[rows["rule"] == rule] for rule in ("fast", "slow"))
+    assert (fast["n_early"] == 2).all()
+    assert fast["excess"].notna().all()
     assert fast["excess_high"].isna().all()
+    assert list(slow["excess"].isna()) == [True] + [False] * 5
+    np.testing.assert_allclose(slow["log_slope"], -1.0, atol=1e-12)
+    text = printed(minibatch_bias_table(rows))
+    assert "rate 0.1, strength 0.5, T=16: 3 of 3 seeds left out: the bias became non-finite" in text
 
 
 def test_the_table() -> None:
