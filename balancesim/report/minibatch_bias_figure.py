@@ -1,5 +1,7 @@
 """The figure of the report "minibatch-bias": regret per late step against the batch size, by source."""
 
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,8 +12,9 @@ from matplotlib.ticker import NullLocator
 from balancesim.report import style
 
 # Inches.
-_LEFT, _WIDTH, _PITCH, _HEIGHT, _TITLE, _ROW, _LINE = 0.6, 2.7, 3.5, 2.3, 0.3, 3.1, 0.15
+_LEFT, _WIDTH, _PITCH, _HEIGHT, _TITLE, _ROW, _LINE = 0.6, 2.7, 3.5, 2.3, 0.42, 3.2, 0.15
 _PER_ROW = 2
+_TITLE_WIDTH = 52
 _BEYOND = 1.6
 _ANALYTIC: style.Look = {"color": style.INK, "linewidth": 0.6, "zorder": 1.0}
 
@@ -55,7 +58,7 @@ def sources_figure(rows: pd.DataFrame) -> Figure:
 
 
 def _rule(axes: Axes, own: pd.DataFrame, look: style.Look) -> None:
-    known = own[np.isfinite(own["analytic"])]
+    known = own[np.isfinite(own["analytic"]) & np.isfinite(own["excess"])]
     if len(known):
         # Beyond the points too, by 1/T, as it would hide behind a line that it predicts.
         sizes = known["n_tokens"].to_numpy(dtype=np.float64)
@@ -79,8 +82,6 @@ def _dress(axes: Axes, own: pd.DataFrame) -> None:
     sizes = sorted(own["n_tokens"].unique())
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_title(
-        f"{first['source']}: E={first['n_experts']}, K={first['k']}, N={first['horizon']:,}",
-        loc="left", fontsize=7.2,
-    )  # fmt: skip
+    title = f"{first['source']}: E={first['n_experts']}, K={first['k']}, N={first['horizon']:,}"
+    axes.set_title(fill(title, _TITLE_WIDTH), loc="left", fontsize=7.2)
     axes.set_xlabel("tokens per batch T", labelpad=1)
