@@ -11,13 +11,14 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from balancesim.errors import InputError
 from balancesim.numbers import check_positive
 from balancesim.potentials import Potential
 from balancesim.problem import check_sizes
-from balancesim.routing import route
+from balancesim.routing import as_bias, route
 from balancesim.sources.base import Source
 from balancesim.types import Float64Array
 
@@ -110,6 +111,33 @@ def penalised_minimiser(
     return solve(source, potential, strength, k)
 
 
+def share_slope(source: Source, bias: ArrayLike, *, k: int) -> Float64Array:
+    """Return the derivatives of the expected shares by the bias, at one bias.
+
+    Parameters
+    ----------
+    source : Source
+        Scores whose distribution does not change along the steps.
+    bias : (E,) array_like
+        In score units.
+    k : int
+        Experts per token, 1 <= k < E.
+
+    Returns
+    -------
+    (E, E) ndarray of float64
+        Symmetric, per score unit; by quadrature or counted, as `penalised_minimiser` finds its shares.
+
+    Raises
+    ------
+    InputError
+        If a size is out of range.
+    """
+    check_sizes(source.n_experts, k)
+    price = as_bias(bias, source.n_experts, "bias")
+    return _expected(source.with_seed(_SAMPLE_SEED), k)[0].slope(price)
+
+
 @lru_cache(maxsize=256)
 def _solve(source: Source, potential: Potential, strength: float, k: int) -> PenalisedMinimiser:
     balanced = source.population_bias()
@@ -117,18 +145,25 @@ def _solve(source: Source, potential: Potential, strength: float, k: int) -> Pen
     if balanced is not None and float(np.ptp(balanced)) == 0.0:
         uniform = np.full(n_experts, 1.0 / n_experts)
         return PenalisedMinimiser(np.zeros(n_experts), uniform, 0.0, 0.0, "balanced without a bias")
+    expected, n_tokens = _expected(source, k)
+    if not n_tokens:
+        found = _newton(expected, potential, strength, k, n_experts, _EXACT)
+        return PenalisedMinimiser(*found, 0.0, "quadrature")
+    # Well below the shares' standard deviation, about sqrt(1/(E K N)).
+    goal = 0.03 / math.sqrt(n_experts * k * n_tokens)
+    found = _newton(expected, potential, strength, k, n_experts, goal)
+    excess = _excess(n_tokens, found[1], potential, strength, k)
+    return PenalisedMinimiser(*found, excess, f"{n_tokens} tokens counted")
+
+
+def _expected(source: Source, k: int) -> tuple[_Shares, int]:
+    """Expected shares, and on how many tokens they are counted: 0 for quadrature."""
     noise = _independent_noise(source)
     if noise is not None:
         offsets: Float64Array = source.expert_offsets()  # type: ignore[attr-defined]  # it has noise
-        scale = float(getattr(source, "scale", 1.0))
-        found = _newton(_quadrature(noise, offsets, scale, k), potential, strength, k, n_experts, _EXACT)
-        return PenalisedMinimiser(*found, 0.0, "quadrature")
+        return _quadrature(noise, offsets, float(getattr(source, "scale", 1.0)), k), 0
     scores = _sample(source)
-    # Well below the shares' standard deviation, about sqrt(1/(E K N)).
-    goal = 0.03 / math.sqrt(n_experts * k * len(scores))
-    found = _newton(_counting(scores, k), potential, strength, k, n_experts, goal)
-    excess = _excess(len(scores), found[1], potential, strength, k)
-    return PenalisedMinimiser(*found, excess, f"{len(scores)} tokens counted")
+    return _counting(scores, k), len(scores)
 
 
 def _is_hashable(source: Source) -> bool:

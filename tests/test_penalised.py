@@ -8,7 +8,7 @@ from scipy import stats
 
 from balancesim import sources
 from balancesim.errors import InputError
-from balancesim.penalised import penalised_minimiser
+from balancesim.penalised import penalised_minimiser, share_slope
 from balancesim.potentials import LogBarrier, NegativeEntropy, PNorm, SquaredNorm
 
 OFFSETS = (0.7, 0.2, 0.0, -0.4)
@@ -95,3 +95,15 @@ def test_bad_input():
         penalised_minimiser(sources.Drifting(n_experts=4, offsets="iqr"), SquaredNorm(), strength=1.0, k=2)
     with pytest.raises(InputError, match="`k` must satisfy"):
         penalised_minimiser(sources.Normal(n_experts=4), SquaredNorm(), strength=1.0, k=4)
+
+
+def test_slope_of_the_shares():
+    """K = 1 and Gumbel scores: shares are a softmax, whose derivative is diag(s) - s s'."""
+    bias = np.array([0.1, 0.0, -0.3, 0.2])
+    weights = np.exp(np.array(OFFSETS) + bias)
+    shares = weights / weights.sum()
+    expected = np.diag(shares) - np.outer(shares, shares)
+    found = share_slope(sources.Gumbel(n_experts=4, offsets=OFFSETS), bias, k=1)
+    np.testing.assert_allclose(found, expected, atol=1e-11)
+    with pytest.raises(InputError, match="`bias`"):
+        share_slope(sources.Gumbel(n_experts=4), [0.0, 1.0], k=1)

@@ -111,9 +111,12 @@ def _rule_facts(rule: Any) -> dict[str, str]:
 
 def _acts(rule: Any) -> str:
     """How a rule moves tokens (docs/theory.md, "Two ways a price acts")."""
-    if not hasattr(rule, "update"):
+    from balancesim.balancers import BatchRule, PenaltyRule, PriceRule
+
+    if issubclass(rule, BatchRule):
         return "assigns the batch"
-    return "gradient" if hasattr(rule, "penalty") or rule.needs_probabilities else "selection"
+    acts = {"selection": PriceRule, "gradient": PenaltyRule}
+    return " or ".join(word for word, protocol in acts.items() if issubclass(rule, protocol))
 
 
 def _lines(rule: Mapping[str, Any]) -> list[str]:

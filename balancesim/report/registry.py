@@ -46,6 +46,7 @@ class Report:
 # Loaded when asked for: plotting takes a second to import, and a listing of cells needs none of it.
 _MODULES = MappingProxyType(
     {
+        "minibatch-bias": "balancesim.report.minibatch_bias",
         "phi-regret": "balancesim.report.phi_regret",
         "race": "balancesim.report.race",
         "regret": "balancesim.report.regret",

@@ -52,7 +52,8 @@ def _block(rows: list[RuleRow], label_width: int) -> Iterator[Table | Text]:
     first = rows[0]
     n_seeds = range_text(row.n_seeds for row in rows)
     yield Text(f"{first.source}: {first.setting}, seeds: {n_seeds}", style="bold")
-    yield Text(f"regret against {first.comparator_text}; {first.modulus_text}")
+    against = " or ".join(dict.fromkeys(row.comparator_text for row in rows))
+    yield Text(f"regret against {against}; {first.modulus_text}")
     causal, others = [row for row in rows if row.causal], [row for row in rows if not row.causal]
     if causal:
         yield _table(causal, label_width, with_growth=True)

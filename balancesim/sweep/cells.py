@@ -9,7 +9,7 @@ from typing import Any
 from balancesim.sweep.configuration import Configuration, Group, RunParameters
 from balancesim.sweep.parameters import Parameters
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 """Part of every cell's key; raised when a change of code may change a cell's numbers."""
 
 
@@ -88,7 +88,9 @@ def tasks_of(configuration: Configuration) -> tuple[Task, ...]:
                 rule = {key: value for key, value in given.items() if key != "run"}
                 run = replace(group.run, **given.get("run", {}))
                 key = _hash({**shared, "run": run.deciding(), "rule": rule, "seed": seed})
-                by_run.setdefault(run, []).append(Cell(key, group, run, rule, index, seed))
+                cells = by_run.setdefault(run, [])
+                if all(cell.key != key for cell in cells):  # a rule may set the very horizon of the run
+                    cells.append(Cell(key, group, run, rule, index, seed))
             found += [Task(_hash([cell.key for cell in cells]), tuple(cells)) for cells in by_run.values()]
     return tuple(found)
 

@@ -148,6 +148,8 @@ class Configuration:
         for choice in self.choices:
             for values in itertools.product(*self.run.values()):
                 run = RunParameters(**dict(zip(self.run, values, strict=True)))
+                if run.n_groups == 0:  # then the score of a group decides nothing
+                    run = replace(run, group_score=RunParameters.group_score)
                 pair = (choice.parameters, replace(run, **choice.overrides))
                 if pair not in found:
                     found.append(pair)
@@ -330,6 +332,11 @@ def _rules(index: int, entry: Entry) -> Iterator[Parameters]:
         delays = {key: values.pop(key) for key in delay_keys(cls) if key in values}
         origins = {key: setting.origin for key, setting in entry.settings.items()}
         rule = build(cls, values, origins, f"rule[{index}]")
+        if rule.needs_probabilities or not isinstance(rule, balancers.PriceRule | balancers.BatchRule):
+            raise ConfigurationError(
+                f"rule[{index}]: {rule.describe()} acts in the loss of a router that learns, and an "
+                "experiment's sources have none; use balancesim.train_router"
+            )
         if delays:
             build(balancers.Delayed, {"rule": rule, **delays}, origins, f"rule[{index}]")
         resolved = _resolved(entry, cls, values)

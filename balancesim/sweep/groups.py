@@ -57,7 +57,7 @@ def group_summary(run: RunDirectory) -> "pd.DataFrame":
     for (group, _), cells in members.items():
         whole, early = _by_outcome(cells)
         rivals = _by_outcome(members.get((group, reference), []))[0]
-        alike = [cell for cell in rivals if all(cell[key] == cells[0][key] for key in ("causal", "horizon"))]
+        alike = [cell for cell in rivals if _is_comparable(cell, cells[0])]
         others = {cell["seed"]: cell["regret"] for cell in alike}
         paired = [cell["regret"] - others[cell["seed"]] for cell in whole if cell["seed"] in others]
         rows.append(
@@ -117,6 +117,13 @@ def student_mean(name: str, numbers: Sequence[float] | Float64Array) -> dict[str
     return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
 
 
+def _is_comparable(cell: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    """Whether the regrets of two cells are of one kind; those on rules' own objectives (P6) never are."""
+    alike = all(cell[key] == other[key] for key in ("causal", "horizon", "comparator"))
+    is_own = cell["comparator"] == "rule"
+    return alike and (not is_own or cell["rule_parameters"] == other["rule_parameters"])
+
+
 def _against_population(curve: _Curve, cell: dict[Any, Any]) -> _Curve:
     """Take out what a comparator fitted in hindsight gains by fitting noise: linear along the run (S6)."""
     steps, regret = curve
@@ -145,10 +152,11 @@ def _growth(curves: list[_Curve], causal: bool) -> dict[str, Any]:
 
 
 def _predictions(cell: dict[Any, Any]) -> dict[str, float]:
-    """S7's slope, S8's exponent, S4's bound: of undelayed updates, tokens choosing among all experts."""
+    """S7's slope, S8's exponent, S4's bound: on D, of undelayed updates, choosing among all experts."""
     slope = exponent = bound = math.nan
     is_limited = cell["n_chosen_groups"] < cell["n_groups"]
-    if is_limited or (cell["every"], cell["lag"], cell["n_ranks"]) != (1, 0, 1):
+    is_other = is_limited or cell["comparator"] == "rule"
+    if is_other or (cell["every"], cell["lag"], cell["n_ranks"]) != (1, 0, 1):
         return {"predicted_slope": slope, "predicted_exponent": exponent, "bound": bound}
     modulus, multiple = float(cell["modulus"]), float(cell["mu_times_step"])
     k, n_experts, n_tokens = int(cell["k"]), int(cell["n_experts"]), int(cell["n_tokens"])

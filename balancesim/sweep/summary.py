@@ -13,7 +13,7 @@ from balancesim.errors import RunDirectoryError
 from balancesim.sweep.atomic import write_json
 from balancesim.sweep.cells import Task, canonical_json, tasks_of
 from balancesim.sweep.configuration import DEFAULT_REPORT, Configuration
-from balancesim.sweep.delays import NO_DELAYS, delays_of
+from balancesim.sweep.delays import NO_DELAYS
 from balancesim.sweep.labels import group_labels, rule_labels
 from balancesim.sweep.parts import (
     CURVES,
@@ -223,8 +223,7 @@ def _summary(run: RunDirectory, configuration: Configuration) -> pa.Table:
                 "schedule": cell.rule.get("schedule"),
                 "step_multiple": step if isinstance(step, int | float) else math.nan,
                 "step_unit": cell.rule.get("step_unit"),
-                **NO_DELAYS,
-                **delays_of(cell.rule),
+                **{name: cell.rule.get(name, none) for name, none in NO_DELAYS.items()},
                 "n_groups": parameters.n_groups,
                 "n_chosen_groups": parameters.n_chosen_groups,
                 "group_score": parameters.group_score if parameters.n_groups else None,

@@ -6,6 +6,7 @@ from balancesim.theory.potentials import (
     MinibatchBias,
     averaging_bound,
     averaging_ceiling,
+    averaging_excess,
     minibatch_bias,
 )
 from balancesim.theory.regret import power_exponent, regret_bound, sharp_slope
@@ -16,6 +17,7 @@ __all__ = [
     "MinibatchBias",
     "averaging_bound",
     "averaging_ceiling",
+    "averaging_excess",
     "boundary_spread",
     "fit_growth",
     "max_violation_floor",

@@ -1,4 +1,4 @@
-"""What the theory says about potentials: P5's mini-batch bias, P7's regret bounds."""
+"""What the theory says about potentials: P5's mini-batch bias and its cost to a rule, P7's regret bounds."""
 
 import math
 from typing import NamedTuple
@@ -123,6 +123,82 @@ def _means(rows: Float64Array, size: int, n_batches: int, rng: np.random.Generat
         for first in range(0, n_batches, at_once)
     ]
     return np.concatenate(parts)
+
+
+def averaging_excess(
+    potential: Potential,
+    minimiser: ArrayLike,
+    covariance: ArrayLike,
+    *,
+    ema_rate: float,
+    strength: float,
+    k: int,
+    n_tokens: int,
+    slope: ArrayLike | None = None,
+) -> float:
+    """Return what phi-balancing with a constant rate loses per step to its own noise (P5 in P6's objective).
+
+    Parameters
+    ----------
+    potential : Potential
+        phi.
+    minimiser : (E,) array_like
+        m*, the shares at the minimiser of the rule's own objective (`balancesim.penalised`).
+    covariance : (E, E) array_like
+        Of one token's shares there: 1/K for each of its K experts.
+    ema_rate : float
+        eta, in (0, 1].
+    strength : float
+        lambda, in score units.
+    k : int
+        Experts per token.
+    n_tokens : int
+        Tokens per batch, T.
+    slope : (E, E) array_like, optional
+        S, the derivatives of the expected shares by the bias there (`balancesim.penalised.share_slope`); zero
+        where left out, as if the price moved no choice.
+
+    Returns
+    -------
+    float
+        Mean regret per token and step of late batches on the rule's own objective, in score units, to first
+        order in 1/T: lambda/(2 T) times the sum of eta c_i / (2 - eta beta_i), beta_i the eigenvalues of
+        I + (lambda/K) R S R, R the root of Hess phi(m*), and c_i the diagonal of R Cov R in its eigenbasis.
+        Infinite where some eta beta_i is 2 or more: the rule then has no stationary law near m*.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range, shapes do not fit, or a point is off the potential's domain.
+
+    Notes
+    -----
+    The c_i sum to tr(Hess phi Cov). With S = 0 this is eta/(2 - eta) lambda tr(Hess phi Cov)/(2 T); as
+    beta_i >= 1 that is a lower bound in general, which small rates reach.
+    Source: theory.md P5, P6 (ours).
+    """
+    shares, noise = np.asarray(minimiser, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
+    n_experts, k = sizes(shares.size, k)
+    moved = np.zeros((n_experts, n_experts)) if slope is None else np.asarray(slope, dtype=np.float64)
+    for name, matrix in (("covariance", noise), ("slope", moved)):
+        if matrix.shape != (n_experts, n_experts) or not np.isfinite(matrix).all():
+            raise InputError(f"`{name}` must be finite, ({n_experts}, {n_experts}), got {matrix.shape}")
+    rate = real_number("ema_rate", ema_rate, positive=True)
+    if rate > 1.0:
+        raise InputError(f"`ema_rate` must be a number in (0, 1], got {ema_rate!r}")
+    weight = real_number("strength", strength, positive=True)
+    check_int("n_tokens", n_tokens, 1)
+    # Curvature may be infinite where an expert is never chosen: it has no noise.
+    used = np.flatnonzero(np.diag(noise) > 0.0)
+    root = np.sqrt(potential.curvature(shares)[used])
+    scaled = root[:, None] * root
+    inside = np.ix_(used, used)
+    bend = np.eye(used.size) + weight / k * scaled * 0.5 * (moved + moved.T)[inside]
+    beta, modes = np.linalg.eigh(bend)
+    if (rate * beta >= 2.0).any():
+        return math.inf
+    parts = np.einsum("ei,ef,fi->i", modes, scaled * noise[inside], modes)
+    return weight / (2.0 * n_tokens) * float((rate * parts / (2.0 - rate * beta)).sum())
 
 
 def averaging_bound(

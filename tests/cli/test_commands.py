@@ -87,11 +87,17 @@ def test_list_rules() -> None:
     assert "every=1, lag=0, n_ranks=1\n" in text
     assert "current-batch, assigns the batch, in Python at every step (slower); from: ours" in text
     rules = json.loads(call("list", "rules", "--json").stdout)["rules"]
+    assert {name for name, rule in rules.items() if rule["acts"] == "gradient"} == {
+        "switch-loss",
+        "gshard-loss",
+    }
+    assert rules["phi-balance"]["acts"] == "selection or gradient"
+    assert rules["alf-lb"]["acts"] == "selection"
     assert set(rules) == set(balancers.registry())
     for name, rule in rules.items():
         assert rule["text"], name
         assert rule["timing"] in {"causal", "current-batch"}, name
-        assert rule["acts"] in {"selection", "gradient", "assigns the batch"}, name
+        assert rule["acts"] in {"selection", "gradient", "selection or gradient", "assigns the batch"}, name
         assert rule["runs"] in {"in the compiled loop", "in Python at every step (slower)"}, name
         assert rule["reference"], f"{name}: say in the class attribute `reference` where the rule comes from"
     assert rules["alf-lb"]["keys"]["step_size"] == {"type": "float | 'auto'", "default": 1.0}

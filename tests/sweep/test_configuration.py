@@ -283,6 +283,14 @@ def test_twins_are_one(tmp_path: Path) -> None:
             "n_groups limits what a price chooses, and rule exact assigns without one",
         ),
         (
+            SOURCE + "[[rule]]\nkind = 'switch-loss'\n",
+            "acts in the loss of a router that learns, and an experiment's sources have none; use balancesim",
+        ),
+        (
+            SOURCE + "[[rule]]\nkind = 'phi-balance'\nform = 'gradient'\n",
+            "rule[0]: phi-balancing gradient, negative entropy",
+        ),
+        (
             SOURCE + "[[rule]]\nkind = 'quantile'\n[run]\nn_groups = 2\nn_chosen_groups = 1\n",
             "n_groups makes tokens choose among few experts, and rule quantile balances a choice among all",
         ),

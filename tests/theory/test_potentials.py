@@ -8,10 +8,10 @@ import pytest
 from balancesim import sources
 from balancesim.balancers import PhiBalance
 from balancesim.errors import InputError
-from balancesim.penalised import penalised_minimiser
+from balancesim.penalised import penalised_minimiser, share_slope
 from balancesim.potentials import LogBarrier, NegativeEntropy, PNorm, SquaredNorm, Tsallis
 from balancesim.simulation import simulate
-from balancesim.theory import averaging_bound, averaging_ceiling, minibatch_bias
+from balancesim.theory import averaging_bound, averaging_ceiling, averaging_excess, minibatch_bias
 
 POTENTIALS = [
     NegativeEntropy(),
@@ -170,3 +170,94 @@ class TestRegretBounds:
             averaging_bound(SquaredNorm(), [[0.5, 0.5]] * 2, [0.5, 0.5], strength=0.0)
         with pytest.raises(InputError, match="`horizon` must be integers"):
             averaging_ceiling(SquaredNorm(), [0.5, 0.5], strength=1.0, k=1, horizon=[0])
+
+
+def one_hot_covariance(m):
+    return np.diag(m) - np.outer(m, m)
+
+
+class TestAveragingExcess:
+    M = np.array([0.4, 0.3, 0.2, 0.1])
+
+    @pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
+    def test_a_price_that_moves_no_choice(self, rate):
+        """One-hot rows and the entropy: tr(Hess phi Cov) = E - 1, so eta/(2 - eta) lambda 3/(2 T)."""
+        found = averaging_excess(
+            NegativeEntropy(), self.M, one_hot_covariance(self.M), ema_rate=rate, strength=0.7, k=1,
+            n_tokens=50,
+        )  # fmt: skip
+        assert found == pytest.approx(rate / (2.0 - rate) * 0.7 * 3.0 / 100.0, rel=1e-12)
+
+    @pytest.mark.parametrize(
+        "potential", [NegativeEntropy(), SquaredNorm(), PNorm(1.5), LogBarrier()], ids=repr
+    )
+    @pytest.mark.parametrize("rate", [0.02, 0.3])
+    def test_equals_the_stationary_second_moment(self, potential, rate):
+        """Iterate Sigma = A Sigma A' + eta^2 Cov/T to its limit; the excess is lambda tr(H B Sigma)/2."""
+        rng = np.random.default_rng(5)
+        strength, k, n_tokens = 0.4, 2, 30
+        root = rng.normal(size=(4, 4))
+        slope = 0.02 * (root @ root.T)
+        covariance = one_hot_covariance(self.M) / k
+        hessian = np.diag(potential.curvature(self.M))
+        pull = np.eye(4) + strength / k * slope @ hessian
+        step = np.eye(4) - rate * pull
+        sigma = np.zeros((4, 4))
+        # Eigenvalues of the step are at most 1 - eta: 0.98^(2 * 1000) is below 1e-17.
+        for _ in range(1000):
+            sigma = step @ sigma @ step.T + rate**2 * covariance / n_tokens
+        given = {"ema_rate": rate, "strength": strength, "k": k, "n_tokens": n_tokens}
+        found = averaging_excess(potential, self.M, covariance, slope=slope, **given)
+        assert found == pytest.approx(0.5 * strength * np.trace(hessian @ pull @ sigma), rel=1e-10)
+        assert found > averaging_excess(potential, self.M, covariance, **given)
+
+    def test_a_run_loses_this_much_a_step(self):
+        """Squared norm at rate 1, on 12 seeds: four standard errors, by Student's law a false alarm in 500.
+
+        Half the value, and twice, must fail.
+        """
+        source = sources.Normal(n_experts=6, offsets="iqr", seed=9)
+        rule = PhiBalance(potential="squared_norm", ema_rate=1.0)
+        found = penalised_minimiser(source, rule.phi, strength=1.0, k=2)
+        biased = source.with_seed(10).batch(0, 2**15) + found.bias
+        shares = np.zeros(biased.shape)
+        np.put_along_axis(shares, np.argsort(-biased, axis=1)[:, :2], 0.5, axis=1)
+        expected = averaging_excess(
+            rule.phi, found.shares, np.cov(shares.T, bias=True), ema_rate=1.0, strength=1.0, k=2, n_tokens=64,
+            slope=share_slope(source, found.bias, k=2),
+        )  # fmt: skip
+        parts = np.empty(12)
+        for seed in range(parts.size):
+            run = simulate(
+                rule, source, n_tokens=64, k=2, horizon=600, seed=seed, comparator="rule", n_exact=0,
+                n_records=600,
+            )  # fmt: skip
+            parts[seed] = (run.regret[-1] - run.regret[99]) / 500.0
+        error = parts.std(ddof=1) / math.sqrt(parts.size)
+        assert abs(parts.mean() - expected) < 4.0 * error
+        for wrong in (0.5, 2.0):
+            assert abs(parts.mean() - wrong * expected) > 4.0 * error
+
+    def test_no_stationary_law(self):
+        given = {"ema_rate": 1.0, "strength": 1.0, "k": 1, "n_tokens": 8}
+        covariance = one_hot_covariance(self.M)
+        assert averaging_excess(SquaredNorm(), self.M, covariance, slope=1.1 * np.eye(4), **given) == math.inf
+
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("ema_rate", 1.5, "`ema_rate`"),
+            ("ema_rate", 0.0, "`ema_rate`"),
+            ("strength", -1.0, "`strength`"),
+            ("n_tokens", 0, "`n_tokens`"),
+            ("k", 4, "k"),
+            ("covariance", np.eye(3), "`covariance` must be finite"),
+            ("slope", np.full((4, 4), np.nan), "`slope` must be finite"),
+        ],
+    )
+    def test_bad_input(self, key, value, message):
+        arguments = {
+            "covariance": one_hot_covariance(self.M), "ema_rate": 0.1, "strength": 1.0, "k": 1, "n_tokens": 8,
+        }  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            averaging_excess(SquaredNorm(), self.M, **{**arguments, key: value})
