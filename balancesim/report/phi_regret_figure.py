@@ -28,11 +28,12 @@ def source_figure(rows: pd.DataFrame, cells: pd.DataFrame, trajectories: pd.Data
     Returns
     -------
     Figure
-        Draw and save it inside :func:`balancesim.report.style.settings`. A logarithm is a straight line in
-        the first two panels, whose scales differ: they are of different objectives. Current-batch rules are
+        Draw and save it inside :func:`balancesim.report.style.settings`. The first two panels show growth
+        alone, as constants on different objectives do not compare: what each regret gains from N/100 on, in
+        units of its gain up to N/10, so that a logarithm ends at 2 and a line at 11. Current-batch rules are
         hollow, and in the panel of MaxVio alone.
     """
-    n_lines = -(-(len(rows) + 1) // 3)
+    n_lines = -(-(len(rows) + 2) // 2)
     below = 0.5 + _LINE * n_lines
     figure = style.new_figure(below + _HEIGHT + _TITLE)
     own, dual, left = (style.add_axes(figure, _LEFT + i * _PITCH, below, _WIDTH, _HEIGHT) for i in range(3))
@@ -48,12 +49,19 @@ def source_figure(rows: pd.DataFrame, cells: pd.DataFrame, trajectories: pd.Data
         steps, regret = _mean(curves, "regret")
         _, violation = _mean(curves, "mean_max_violation")
         if row["causal"]:
-            (own if row["is_own"] else dual).plot(steps, regret, markersize=3.0, markevery=(2, 8), **look)
+            panel = own if row["is_own"] else dual
+            panel.plot(*_growth(steps, regret), markersize=3.0, markevery=4, **look)
         left.plot(steps, violation / row["max_violation_floor"], markersize=3.0, markevery=(2, 8), **look)
         handles.append(Line2D([], [], label=row["rule"], markersize=3.0, **look))
     _dress(own, "regret on the rule's own objective (P7)")
     _dress(dual, "regret on the dual (S4)")
-    own.set_ylabel("regret per token [score units]")
+    own.set_ylabel("gain of regret since N/100")
+    for panel in (own, dual):
+        last = int(trajectories["step"].max())
+        panel.plot(
+            [last / 100, last], [0.0, 2.0], color=style.INK, linewidth=0.9, linestyle=style.BOUND, zorder=1
+        )
+        panel.set_ylim(-0.4, 4.0)
     _dress(left, "imbalance left: MaxVio / floor")
     left.set_yscale("log")
     left.set_yticks([1.0, 2.0, 5.0, 10.0], ["1", "2", "5", "10"])
@@ -67,13 +75,25 @@ def source_figure(rows: pd.DataFrame, cells: pd.DataFrame, trajectories: pd.Data
         fontsize=8, verticalalignment="top",
     )  # fmt: skip
     handles.append(
-        Line2D([], [], color=style.INK, linewidth=0.9, linestyle=style.BOUND, label="sampling floor")
-    )
+        Line2D(
+            [], [], color=style.INK, linewidth=0.9, linestyle=style.BOUND,
+            label="a logarithm; the sampling floor",
+        )
+    )  # fmt: skip
     figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=3, fontsize=6.8,
-        columnspacing=1.1, handlelength=2.2, handletextpad=0.5, borderaxespad=0.3,
+        handles=handles, loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=2, fontsize=6.2,
+        columnspacing=0.8, handlelength=2.2, handletextpad=0.5, borderaxespad=0.3,
     )  # fmt: skip
     return figure
+
+
+def _growth(steps: IntArray, regret: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """The last two decades of a curve, from 0 at N/100 over 1 at N/10; NaN where it gains nothing there."""
+    last = float(steps[-1])
+    start, middle = np.interp(np.log([last / 100, last / 10]), np.log(steps), regret)
+    shown = np.concatenate([[last / 100], steps[steps > last / 100]])
+    gain = np.interp(np.log(shown), np.log(steps), regret) - start
+    return shown, gain / (middle - start) if middle > start else np.full(shown.size, np.nan)
 
 
 def _mean(curves: pd.DataFrame, name: str) -> tuple[IntArray, Float64Array]:
