@@ -261,7 +261,7 @@ def _handles(shown: pd.DataFrame) -> Sequence[Line2D]:
         Line2D([], [], color="0.55", linewidth=0.9, label="Pareto front, causal"),
     ]
     if (shown["drop_rate"] > 0.0).any():
-        handles.append(Line2D([], [], linestyle="none", label="drops: leaves places empty, on no front"))
+        handles.append(Line2D([], [], linestyle="none", label="(drops): places left empty"))
     if not shown["causal"].all():
         hollow = Line2D([], [], markersize=5.0, markerfacecolor="white", label="current-batch", **grey)
         handles.append(hollow)
