@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from balancesim.report import style
 
 # Inches.
-_LEFT, _WIDTH, _PITCH, _HEIGHT, _TITLE = 0.5, 1.75, 2.26, 1.75, 0.32
+_LEFT, _WIDTH, _PITCH, _HEIGHT, _TITLE = 0.5, 1.75, 2.26, 1.75, 0.45
 _LINE = 0.15
 
 
