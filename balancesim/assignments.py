@@ -35,13 +35,15 @@ def assign(rule: BatchRule, state: Any, scores: FloatArray, k: int) -> tuple[Ass
 
 @contextmanager
 def at_step(rule: Rule, step: int) -> Iterator[None]:
-    """Add to what goes wrong inside whose rule it was, and at which step."""
+    """Add to what goes wrong inside whose rule it was, and at which step; 0 is before the first."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{error} (rule {rule.describe()}, step {step})") from error
+        when = f"step {step}" if step else "before the first step"
+        raise InputError(f"{error} (rule {rule.describe()}, {when})") from error
     except Exception as error:
-        error.add_note(f"in balancing rule {rule.describe()}, at step {step}")
+        when = f"at step {step}" if step else "before the first step"
+        error.add_note(f"in balancing rule {rule.describe()}, {when}")
         raise
 
 

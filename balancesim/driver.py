@@ -93,14 +93,17 @@ class Driver:
         n_records: int,
         n_exact: int,
         groups: GroupLimit | None,
+        start: Float64Array,
     ) -> None:
-        self.rules, self.source, self.comparators = rules, source, comparators
+        self.rules, self.source, self.comparators, self.start = rules, source, comparators, start
         self.n_tokens, self.k, self.horizon, self.n_steps = n_tokens, k, horizon, n_steps
         self.n_exact, self.groups = n_exact, groups
         n_rules, n_experts = len(rules), source.n_experts
         steps = record_steps(n_steps, n_records, phase_starts(source))
         shape = (n_rules, steps.size)
-        self.kernel_rules = self._flattened([self._form_of(rule) for rule in rules])
+        forms = [self._form_of(rule) for rule in rules]
+        still = KernelForm(parameters=np.zeros(0), price=np.zeros(n_experts))
+        self.kernel_rules = self._flattened([still if form is None else form for form in forms])
         self.tally = Tally(
             regret=np.zeros((n_rules, LANES)),
             lost=np.zeros((n_rules, LANES)),
@@ -146,17 +149,22 @@ class Driver:
         self.draw: tuple[Any, Any] = (None, None)
         self.without_price: set[int] = set()
         for s, rule in enumerate(rules):
-            self._set_up(s, rule)
+            if forms[s] is None:
+                with at_step(rule, 0):
+                    self._set_up(s, rule)
+            if not self._is_usable(self.kernel_rules.price[s]):
+                self.kernel_rules.state[s], self.kernel_rules.stopped[s] = NOT_FINITE, 0
 
-    def _form_of(self, rule: Rule) -> KernelForm:
-        """The rule's own kernel form, or a still one for a rule that lives in Python."""
+    def _form_of(self, rule: Rule) -> KernelForm | None:
+        """The rule's own kernel form, or None for a rule that lives in Python."""
+        if not isinstance(rule, PriceRule):
+            return None
         n_experts = self.source.n_experts
-        form = None
-        if isinstance(rule, PriceRule):
+        with at_step(rule, 0):
             form = rule.kernel_form(n_experts, self.n_tokens, self.k)
-        if form is not None:
+            if form is None:
+                return None
             return form._replace(price=as_price(form.price, n_experts, "kernel_form must start from"))
-        return KernelForm(parameters=np.zeros(0), price=np.zeros(n_experts))
 
     def _flattened(self, forms: list[KernelForm]) -> Rules:
         """All rules' forms as the kernel's arrays."""
@@ -198,13 +206,13 @@ class Driver:
         )
 
     def _set_up(self, s: int, rule: Rule) -> None:
-        """Set up what lives in Python of a rule."""
+        """Set up a rule that lives in Python."""
         kernel_rules, n_experts = self.kernel_rules, self.source.n_experts
         if isinstance(rule, BatchRule):
             kernel_rules.kind[s] = rule_codes.ASSIGNED
             self.batch_rules[s], self.states[s] = rule, rule.init(n_experts, self.k)
             self.recorded_states[s] = deque(maxlen=self.n_exact)
-        elif isinstance(rule, PriceRule) and rule.kernel_form(n_experts, self.n_tokens, self.k) is None:
+        elif isinstance(rule, PriceRule):
             kernel_rules.kind[s] = rule_codes.IN_PYTHON
             kernel_rules.threshold[s] = rule.threshold
             self.price_rules[s], self.states[s] = rule, rule.init(n_experts, self.k)
@@ -321,7 +329,7 @@ class Driver:
             self.source,
             n_tokens=self.n_tokens,
             k=self.k,
-            bias=self.comparators[0].bias,
+            bias=self.start,
         )
 
     def _candidate(self, s: int, rule: Rule) -> Candidate:
@@ -391,10 +399,12 @@ class Driver:
         step = int(self.kernel_rules.stopped[s])
         if self.kernel_rules.state[s] == NOT_FINITE:
             outcome = Outcome.BIAS_NOT_FINITE
-            detail = f"{self.rules[s].describe()}, at step {step} of {self.horizon}"
+            when = f"at step {step} of {self.horizon}" if step else "before the first step"
+            detail = f"{self.rules[s].describe()}, {when}"
         elif self.kernel_rules.state[s] == NOT_ASSIGNED:
             outcome = Outcome.NOT_ASSIGNED
-            refusal = self.refusals.get(s, f"a token's groups hold fewer than k = {self.k} unmasked experts")
+            few = f"a token's groups hold fewer than k = {self.k} unmasked experts"
+            refusal = self.refusals.get(s, f"{few}; raise n_chosen or mask fewer")
             detail = f"at step {step + 1} of {self.horizon}: {refusal}"
         elif self.n_steps < self.horizon:
             outcome = Outcome.DATA_EXHAUSTED

@@ -16,7 +16,10 @@ class Outcome(enum.Enum):
     """How a run ended; the value is the sentence that the user reads."""
 
     HORIZON_REACHED = "reached the horizon"
-    BIAS_NOT_FINITE = "the bias became non-finite or too large for the scores' dtype; lower the step size"
+    BIAS_NOT_FINITE = (
+        "the bias became non-finite or too large for the scores' dtype; "
+        "lower the step size, strength or rate of the rule"
+    )
     PENALTY_NOT_FINITE = "the penalty became non-finite or too large; lower the weight"
     WEIGHTS_NOT_FINITE = "the router's weights became non-finite or too large; lower the learning rate"
     NOT_ASSIGNED = "the rule found no assignment"
@@ -57,12 +60,16 @@ class Comparator(NamedTuple):
         known to be stationary.
     own_term : float
         The dual term of the rule's own objective at the bias, per token and step; zero for the other kinds.
+    excess : float
+        `OwnObjective.excess`: regret on the rule's own objective is lower than against its true minimiser by
+        up to so much a step, in expectation; zero for the other kinds.
     """
 
     kind: Literal["population", "hindsight", "given", "rule", "none"]
     bias: Float64Array
     gain: float
     own_term: float = 0.0
+    excess: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancesim.assignments import at_step
 from balancesim.balancers import AlfLB, BatchRule, Delayed, PenaltyRule, PriceRule, Rule
 from balancesim.driver import Driver
 from balancesim.errors import InputError
@@ -18,6 +19,7 @@ from balancesim.problem import check_sizes
 from balancesim.routing import as_bias, check_groups
 from balancesim.runs import Comparator, Run
 from balancesim.sources.base import Source
+from balancesim.types import Float64Array
 
 
 @overload
@@ -91,7 +93,8 @@ def simulate(
         What regret is measured against: the population minimiser, the best fixed bias in hindsight, or a
         given bias; "auto" is the population minimiser where it is known, else hindsight. "rule": each rule
         that has an objective of its own (P6) is measured on that, against its minimiser; others as "auto".
-        "none": regret is left out and NaN, which spares the replays that find a bias in hindsight.
+        "none": regret is left out and NaN, which spares the replays that find a bias in hindsight. It
+        replaces hindsight where no rule has regret: under a limit on groups, or if all choose by threshold.
     groups : GroupLimit, optional
         Tokens choose among their best groups of experts only. Regret is then NaN, as the choice maximises no
         sum that the dual is of (docs/groups_and_delays.md); score is lost against the K best without bias and
@@ -132,8 +135,11 @@ def simulate(
         raise InputError(f"`n_tokens` = {n_tokens} is more than the recording holds; use smaller batches")
     if groups is not None and groups.n_chosen == groups.n_groups:
         groups = None
-    comparators = _find_comparators(comparator, rules, source, n_tokens, k, n_steps)
-    driver = Driver(rules, source, comparators, n_tokens, k, horizon, n_steps, n_records, n_exact, groups)
+    has_regret = [groups is None and not (isinstance(one, PriceRule) and one.threshold) for one in rules]
+    comparators, start = _find_comparators(comparator, rules, has_regret, source, n_tokens, k, n_steps)
+    driver = Driver(
+        rules, source, comparators, n_tokens, k, horizon, n_steps, n_records, n_exact, groups, start
+    )
     runs = driver.run(progress)
     return runs[0] if isinstance(rule, Rule) else runs
 
@@ -189,14 +195,44 @@ def _check_arguments(
 
 
 def _find_comparators(
-    comparator: Any, rules: list[Rule], source: Source, n_tokens: int, k: int, n_steps: int
-) -> list[Comparator]:
-    """One comparator per rule; the same object wherever it is the same."""
-    if not (isinstance(comparator, str) and comparator == "rule"):
-        return [_find_comparator(comparator, source, n_tokens, k, n_steps)] * len(rules)
-    own = [one.own_objective(source, n_tokens, k) if isinstance(one, PriceRule) else None for one in rules]
-    shared = _find_comparator("auto", source, n_tokens, k, n_steps)
-    return [shared if one is None else Comparator("rule", one.bias, 0.0, one.term) for one in own]
+    comparator: Any,
+    rules: list[Rule],
+    has_regret: list[bool],
+    source: Source,
+    n_tokens: int,
+    k: int,
+    n_steps: int,
+) -> tuple[list[Comparator], Float64Array]:
+    """One comparator per rule, the same object wherever it is the same; and where exact solves start.
+
+    That start is the same whatever other rules there are.
+    """
+    by_rule = isinstance(comparator, str) and comparator == "rule"
+    own = [
+        _own_comparator(one, source, n_tokens, k) if by_rule and measured else None
+        for one, measured in zip(rules, has_regret, strict=True)
+    ]
+    replays = any(measured and found is None for measured, found in zip(has_regret, own, strict=True))
+    shared = _find_comparator("auto" if by_rule else comparator, source, n_tokens, k, n_steps, replays)
+    # Which rules there are decides whether hindsight is replayed beside their own comparators.
+    start = np.zeros(source.n_experts) if by_rule and shared.kind == "hindsight" else shared.bias
+    return [shared if found is None else found for found in own], start
+
+
+def _own_comparator(rule: Rule, source: Source, n_tokens: int, k: int) -> Comparator | None:
+    """The minimiser of the rule's own objective, or None where it has none."""
+    own = rule.own_objective(source, n_tokens, k) if isinstance(rule, PriceRule) else None
+    if own is None or not isinstance(rule, PriceRule):
+        return None
+    with at_step(rule, 0):
+        form = rule.kernel_form(source.n_experts, n_tokens, k)
+    if form is None or form.memory.size == 0:
+        raise InputError(
+            f'`comparator` "rule" needs the objective\'s term of rule {rule.describe()}, which a kernel form '
+            f"sums in the first cell of its memory; it has no {'kernel form' if form is None else 'memory'}. "
+            'Let own_objective return None, or use another comparator, e.g. "auto"'
+        )
+    return Comparator("rule", own.bias, 0.0, own.term, own.excess)
 
 
 def _with_step_size(rule: Rule, source: Source, k: int) -> Rule:
@@ -218,7 +254,10 @@ def _with_step_size(rule: Rule, source: Source, k: int) -> Rule:
     return dataclasses.replace(rule, step_size=1.0 / mu.value)
 
 
-def _find_comparator(comparator: Any, source: Source, n_tokens: int, k: int, n_steps: int) -> Comparator:
+def _find_comparator(
+    comparator: Any, source: Source, n_tokens: int, k: int, n_steps: int, replays: bool
+) -> Comparator:
+    """What the argument names; nothing in place of a bias in hindsight where that is not worth a replay."""
     if not isinstance(comparator, str):
         return Comparator("given", as_bias(comparator, source.n_experts, "comparator"), 0.0)
     if comparator not in ("auto", "population", "hindsight", "none"):
@@ -226,8 +265,9 @@ def _find_comparator(comparator: Any, source: Source, n_tokens: int, k: int, n_s
             '`comparator` must be "auto", "population", "hindsight", "rule", "none" or an (E,) bias, '
             f"got {comparator!r}"
         )
+    nothing = Comparator("none", np.zeros(source.n_experts), 0.0)
     if comparator == "none":
-        return Comparator("none", np.zeros(source.n_experts), 0.0)
+        return nothing
     population = source.population_bias() if comparator != "hindsight" else None
     if population is not None:
         return Comparator("population", population, 0.0)
@@ -235,5 +275,7 @@ def _find_comparator(comparator: Any, source: Source, n_tokens: int, k: int, n_s
         raise InputError(
             f'`comparator` "population" is not known for {source.describe()}; use "hindsight" or "auto"'
         )
+    if not replays:
+        return nothing
     found = best_fixed_bias(source, n_tokens=n_tokens, k=k, n_steps=n_steps)
     return Comparator("hindsight", found.bias, found.gain)

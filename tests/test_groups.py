@@ -227,7 +227,10 @@ def test_groups_without_room_end_the_run() -> None:
     assert run.status.outcome is Outcome.NOT_ASSIGNED
     assert run.status.step == 2
     assert run.steps.tolist() == [1, 2]
-    assert "at step 3 of 3: a token's groups hold fewer than k = 3 unmasked experts" in run.status.reason
+    assert (
+        "at step 3 of 3: a token's groups hold fewer than k = 3 unmasked experts; raise n_chosen"
+        in run.status.reason
+    )
 
 
 @pytest.mark.parametrize("schedule", ["harmonic", "sign"])

@@ -104,5 +104,7 @@ def test_a_rule_takes_twenty_lines(name: str) -> None:
 @pytest.mark.parametrize("registered", [object, 3, type("Plain", (balancers.BatchRule,), {})])
 def test_an_entry_point_that_is_no_rule_is_named(registered: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("balancesim.plugins.load_group", lambda _: {"broken": registered})
-    with pytest.raises(ConfigurationError, match=r"entry point 'broken' .* must be a dataclass"):
+    with pytest.raises(
+        ConfigurationError, match=r"entry point 'broken' .* must be a dataclass .* or PenaltyRule"
+    ):
         balancers.registry()

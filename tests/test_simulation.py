@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,22 @@ from hypothesis import strategies as st
 
 import balancesim as bs
 from balancesim import driver as module
-from balancesim.balancers import AlfLB, NoBalance, PriceRule
+from balancesim import simulation
+from balancesim.balancers import (
+    AlfLB,
+    CompiledRule,
+    ExpertThreshold,
+    NoBalance,
+    OwnObjective,
+    PhiBalance,
+    PriceRule,
+    rule_kernel,
+)
 from balancesim.driver import record_steps
 from balancesim.errors import InputError
+from balancesim.hindsight import best_fixed_bias
+from balancesim.oracle import compare_with_exact
+from balancesim.penalised import penalised_minimiser
 from balancesim.runs import Outcome
 from balancesim.simulation import simulate
 from balancesim.sources import FromFunction, Normal, Pareto, Recorded, Source, TokenStream, Uniform
@@ -117,7 +131,7 @@ class TestOutcomes:
         assert runs[1].status.outcome is Outcome.BIAS_NOT_FINITE
         assert runs[1].status.step == step
         assert f"at step {step} of 40" in runs[1].status.reason
-        assert "lower the step size" in runs[1].status.reason
+        assert "lower the step size, strength or rate of the rule" in runs[1].status.reason
         assert runs[1].steps[-1] <= step
         assert len(runs[1].steps) == len(runs[1].regret) == len(runs[1].loads)
 
@@ -338,22 +352,24 @@ def test_memory_does_not_grow_with_the_horizon():
 
 
 class _Broken(PriceRule):
-    """A rule that goes wrong at the third update, in the way it is told to."""
+    """A rule that goes wrong in the way it is told to, at the third update unless it is told when."""
 
     name = "broken"
 
-    def __init__(self, way: str) -> None:
-        self.way = way
+    def __init__(self, way: str, when: int = 3) -> None:
+        self.way, self.when = way, when
 
     def init(self, n_experts: int, k: int) -> tuple[int, int]:
         del k
+        if self.way == "init":
+            raise ZeroDivisionError("no experts")
         return n_experts, 0
 
     def bias(self, state: tuple[int, int]) -> np.ndarray:
         n_experts, step = state
-        if self.way == "shape" and step == 3:
+        if self.way == "shape" and step == self.when:
             return np.zeros(n_experts + 1)
-        return np.full(n_experts, np.nan if self.way == "nan" and step == 3 else 0.0)
+        return np.full(n_experts, np.nan if self.way == "nan" and step == self.when else 0.0)
 
     def update(self, state: tuple[int, int], loads: np.ndarray, probabilities: None) -> tuple[int, int]:
         del loads, probabilities
@@ -372,3 +388,122 @@ def test_a_rule_that_goes_wrong_is_named_with_its_step() -> None:
     status = simulate(_Broken("nan"), source, n_tokens=8, horizon=6).status
     assert status.outcome is Outcome.BIAS_NOT_FINITE
     assert "broken, at step 3 of 6" in status.reason
+
+
+@rule_kernel
+def still(parameters, step, n_tokens, k, loads, price, memory):  # the protocol's
+    pass
+
+
+class _Start(CompiledRule):
+    """A compiled rule that never moves, and the price that it starts from."""
+
+    name = "start"
+    compiled_update = staticmethod(still)
+
+    def __init__(self, price: Any) -> None:
+        self.price = price
+
+    def parameters(self) -> tuple[float, ...]:
+        return ()
+
+    def start(self, n_experts: int, k: int) -> Any:
+        del n_experts, k
+        return self.price
+
+
+@pytest.mark.parametrize("rule", [_Broken("nan", 0), _Start(np.full(5, np.nan)), _Start(np.full(5, 1e36))])
+def test_a_first_price_that_is_no_number_ends_the_run_before_it_begins(rule: PriceRule) -> None:
+    source = Normal(n_experts=5)
+    run, other = simulate([rule, RULES[1]], source, n_tokens=8, horizon=6)
+    assert run.status.outcome is Outcome.BIAS_NOT_FINITE
+    assert run.status.step == 0
+    assert f"({rule.name}, before the first step)" in run.status.reason
+    assert run.steps.size == run.regret.size == run.exact_steps.size == 0
+    assert same(other, simulate(RULES[1], source, n_tokens=8, horizon=6))
+    alone = simulate(rule, source, n_tokens=8, horizon=6)
+    assert alone.status == run.status
+
+
+def test_a_rule_that_goes_wrong_before_the_first_step_is_named() -> None:
+    source = Normal(n_experts=5)
+    with pytest.raises(InputError, match=r"\(5,\), got \(6,\) \(rule broken, before the first step\)"):
+        simulate(_Broken("shape", 0), source, n_tokens=8, horizon=6)
+    with pytest.raises(
+        InputError, match=r"must start from .* got \(6,\) \(rule start, before the first step\)"
+    ):
+        simulate(_Start(np.zeros(6)), source, n_tokens=8, horizon=6)
+    with pytest.raises(ZeroDivisionError, match="no experts") as found:
+        simulate(_Broken("init"), source, n_tokens=8, horizon=6)
+    assert found.value.__notes__ == ["in balancing rule broken, before the first step"]
+
+
+class _Owner(_Broken):
+    """A rule in Python that says it has an objective of its own."""
+
+    def own_objective(self, source: Source, n_tokens: int, k: int) -> OwnObjective:
+        del n_tokens, k
+        return OwnObjective(np.zeros(source.n_experts), 0.0)
+
+
+class _CompiledOwner(_Start):
+    own_objective = _Owner.own_objective
+
+
+def test_an_own_objective_whose_term_nobody_sums_is_refused() -> None:
+    """Its first cell of memory would be another rule's."""
+    for rule, lacks in ((_Owner("not"), "no kernel form"), (_CompiledOwner(np.zeros(8)), "no memory")):
+        with pytest.raises(InputError, match=rf"needs the objective's term of rule {rule.name}, .* {lacks}"):
+            simulate([PhiBalance(), rule], SOURCE, **SHORT, comparator="rule")
+        assert simulate(rule, SOURCE, **SHORT).comparator.kind == "population"
+
+
+def test_exact_solves_start_from_what_depends_on_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+
+    def noted(candidates: Any, *arguments: Any, bias: Any, **settings: Any) -> Any:
+        starts.append(bias)
+        return compare_with_exact(candidates, *arguments, bias=bias, **settings)
+
+    monkeypatch.setattr(module, "compare_with_exact", noted)
+    phi = PhiBalance()
+    for source in (SOURCE, TokenStream()):
+        starts.clear()
+        for rules in (phi, RULES[0], [phi, RULES[0]], [RULES[0], phi]):
+            simulate(rules, source, n_tokens=60, k=2, horizon=2, comparator="rule")
+        assert all(np.array_equal(start, starts[0]) for start in starts)
+
+
+def test_hindsight_is_replayed_only_where_regret_is_measured_against_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replays = []
+
+    def noted(*arguments: Any, **settings: Any) -> Any:
+        replays.append(arguments)
+        return best_fixed_bias(*arguments, **settings)
+
+    monkeypatch.setattr(simulation, "best_fixed_bias", noted)
+    few = {"n_tokens": 60, "k": 2, "horizon": 3}
+    limit = bs.GroupLimit(4, 2)
+    source = TokenStream()
+    for comparator in ("auto", "hindsight", "rule"):
+        for rules, groups in ((RULES, limit), ([ExpertThreshold()] * 2, None)):
+            for run in simulate(rules, source, **few, comparator=comparator, groups=groups):
+                assert run.comparator.kind == "none"
+                assert np.isnan(run.regret).all()
+    assert simulate(PhiBalance(), source, **few, comparator="rule").comparator.kind == "rule"
+    assert not replays
+    for rules, kinds in (([ExpertThreshold(), RULES[1]], "hindsight"), ([PhiBalance(), RULES[1]], "rule")):
+        runs = simulate(rules, source, **few, comparator="rule")
+        assert [run.comparator.kind for run in runs] == [kinds, "hindsight"]
+        assert np.isfinite(runs[1].regret).all()
+    assert len(replays) == 2
+
+
+def test_what_a_sample_leaves_open_of_an_own_minimiser_is_said() -> None:
+    few = {"n_tokens": 60, "k": 2, "horizon": 3, "comparator": "rule", "n_exact": 0}
+    assert simulate(PhiBalance(), SOURCE, **few).comparator.excess == 0.0
+    rule, source = PhiBalance(), TokenStream()
+    found = penalised_minimiser(source, rule.phi, strength=rule.strength, k=2)
+    assert simulate(rule, source, **few).comparator.excess == found.excess > 0.0

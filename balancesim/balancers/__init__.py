@@ -17,7 +17,15 @@ from balancesim.balancers.momentum import Momentum
 from balancesim.balancers.none import NoBalance
 from balancesim.balancers.phi_balance import PhiBalance
 from balancesim.balancers.presets import preset, presets
-from balancesim.balancers.protocol import Assignment, BatchRule, KernelForm, PenaltyRule, PriceRule, Rule
+from balancesim.balancers.protocol import (
+    Assignment,
+    BatchRule,
+    KernelForm,
+    OwnObjective,
+    PenaltyRule,
+    PriceRule,
+    Rule,
+)
 from balancesim.balancers.quantile import QuantileBalance
 from balancesim.balancers.sinkhorn import Sinkhorn
 from balancesim.balancers.switch_loss import SwitchLoss
@@ -41,6 +49,7 @@ __all__ = [
     "KernelForm",
     "Momentum",
     "NoBalance",
+    "OwnObjective",
     "PenaltyRule",
     "PhiBalance",
     "PriceRule",
@@ -75,6 +84,6 @@ def registry() -> Mapping[str, type[Rule]]:
         if not (isinstance(cls, type) and issubclass(cls, Rule) and is_dataclass(cls)):
             raise ConfigurationError(
                 f"the entry point {name!r} of balancesim.balancers must be a dataclass that derives from "
-                f"PriceRule or BatchRule, got {cls!r}; repair or uninstall its package"
+                f"PriceRule, BatchRule or PenaltyRule, got {cls!r}; repair or uninstall its package"
             )
     return found

@@ -64,6 +64,11 @@ class Delayed(PriceRule):
             raise InputError(f"`rule` must be a PriceRule, which has a price to delay, got {self.rule!r}")
         if isinstance(self.rule, Delayed):
             raise InputError(f"`rule` must not be Delayed itself, got {self.rule!r}; say all delays in one")
+        if self.rule.needs_probabilities:
+            raise InputError(
+                f"`rule` must add its price to the scores; {self.rule.describe()} acts in the router's loss, "
+                "which has no delays here: use it without Delayed"
+            )
         check_int("every", self.every, 1)
         check_int("lag", self.lag, 0)
         check_int("n_ranks", self.n_ranks, 1)
@@ -94,11 +99,6 @@ class Delayed(PriceRule):
     def allows_groups(self) -> bool:  # type: ignore[override]
         """The rule's own."""
         return self.rule.allows_groups
-
-    @property
-    def needs_probabilities(self) -> bool:  # type: ignore[override]
-        """The rule's own."""
-        return self.rule.needs_probabilities
 
     def init(self, n_experts: int, k: int) -> DelayedState:
         """Start with the rule's own price in force."""

@@ -169,6 +169,9 @@ class PhiBalance(CompiledRule, PenaltyRule):
     def own_objective(self, source: Any, n_tokens: int, k: int) -> OwnObjective | None:
         """Return the minimiser of P6's dual objective, E topsum_K(scores + bias) + strength * phi*(v).
 
+        For scores that are not independent it is found on a sample: regret against it is then lower than
+        against the true one by up to ``excess`` a step (`balancesim.penalised`).
+
         Raises
         ------
         InputError
@@ -184,7 +187,7 @@ class PhiBalance(CompiledRule, PenaltyRule):
         bias = found.bias.astype(source.batch(0, 1).dtype).astype(np.float64)
         origin = self.phi.gradient(np.full(bias.size, 1.0 / bias.size))
         term = self.phi.conjugate(origin - k / self.strength * bias) - float(origin[0])
-        return OwnObjective(bias, self.strength * term)
+        return OwnObjective(bias, self.strength * term, found.excess)
 
     def describe(self) -> str:
         rate = self.ema_rate if isinstance(self.ema_rate, str) else f"{self.ema_rate:.4g}"

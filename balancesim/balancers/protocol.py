@@ -67,10 +67,15 @@ class OwnObjective(NamedTuple):
         The minimiser, as a price in score units.
     term : float
         What the objective adds there to the mean top-K sum, per token and step, in score units.
+    excess : float
+        Bound on what the objective at ``bias`` is expected to exceed its minimum by, per token and step, in
+        score units, where the minimiser was found on a sample; zero where it is known. Regret is lower by up
+        to so much at each step than against the true minimiser.
     """
 
     bias: Float64Array
     term: float
+    excess: float = 0.0
 
 
 class KernelForm(NamedTuple):
@@ -190,8 +195,8 @@ class PriceRule(Rule):
     def own_objective(self, source: Any, n_tokens: int, k: int) -> OwnObjective | None:
         """Return the minimiser of the rule's own objective on a source, or None where it has none.
 
-        A compiled rule that returns one sums the objective's term at the price in force, before each update,
-        in the first cell of its memory; regret is then measured on that objective.
+        A rule that returns one has a kernel form, and sums the objective's term at the price in force, before
+        each update, in the first cell of its memory; regret is then measured on that objective.
         """
         del source, n_tokens, k
         return None
@@ -250,6 +255,11 @@ class PenaltyRule(Rule):
         """
         del n_experts, n_tokens, k
         return None
+
+    @classmethod
+    def in_kernel(cls) -> bool:
+        """Whether the class has a kernel form of its own."""
+        return cls.kernel_form is not PenaltyRule.kernel_form
 
 
 class Assignment(NamedTuple):

@@ -10,6 +10,7 @@ from numba import float64
 from balancesim.assignments import as_price, at_step
 from balancesim.balancers import KernelForm, PenaltyRule, PriceRule
 from balancesim.driver import record_steps
+from balancesim.errors import InputError
 from balancesim.kernels import router as codes
 from balancesim.kernels.calls import UPDATE, address_of, observe_arguments
 from balancesim.kernels.model import LANES, n_rows
@@ -23,6 +24,33 @@ from balancesim.types import Float64Array
 
 _PRODUCTS_PER_CALL = 1 << 26
 """Weights, times tokens, of one kernel call: about a tenth of a second, for Ctrl-C and progress to work."""
+
+
+def form_of(rule: PriceRule | PenaltyRule, n_experts: int, n_tokens: int, k: int) -> KernelForm | None:
+    """Return a rule's kernel form, checked for what the loop relies on, or None for a rule in Python."""
+    penalised = rule.needs_probabilities
+    with at_step(rule, 0):
+        form = rule.kernel_form(n_experts, n_tokens // _n_parts(rule), 1 if _counts_first(rule) else k)
+        if form is None:
+            return None
+        if penalised and form.update is None:
+            raise InputError(
+                "`rule`.kernel_form must have an update, which writes the penalty, or be None for Python"
+            )
+        if penalised and form.memory.size < n_experts:
+            raise InputError(
+                "`rule`.kernel_form must have a memory whose first E cells take the mean probabilities, "
+                f"{n_experts} or more, got {form.memory.size}"
+            )
+        return form._replace(price=as_price(form.price, n_experts, "kernel_form must start from"))
+
+
+def _n_parts(rule: PriceRule | PenaltyRule) -> int:
+    return rule.n_micro_batches if rule.needs_probabilities and isinstance(rule, PenaltyRule) else 1
+
+
+def _counts_first(rule: PriceRule | PenaltyRule) -> bool:
+    return rule.needs_probabilities and isinstance(rule, PenaltyRule) and rule.counts_first_choice
 
 
 class Trainer:
@@ -47,15 +75,17 @@ class Trainer:
         )
         n_experts, n_inputs = weights.shape
         penalised = rule.needs_probabilities
-        parts = rule.n_micro_batches if penalised and isinstance(rule, PenaltyRule) else 1
-        first_choice = penalised and isinstance(rule, PenaltyRule) and rule.counts_first_choice
-        counted = 1 if first_choice else k
-        form = rule.kernel_form(n_experts, n_tokens // parts, counted)
-        self.state: Any = rule.init(n_experts, counted) if form is None else None
+        form = form_of(rule, n_experts, n_tokens, k)
+        self.state: Any = None
         self.in_python = form is None
-        self.balancer = self._balancer(form, n_experts, penalised, first_choice, parts)
-        if isinstance(rule, PriceRule) and self.in_python and not penalised:
-            self.balancer.price[:] = as_price(rule.bias(self.state), n_experts, "bias must return")
+        self.balancer = self._balancer(form, n_experts)
+        if self.in_python:
+            with at_step(rule, 0):
+                self.state = rule.init(n_experts, 1 if _counts_first(rule) else k)
+                if isinstance(rule, PriceRule) and not penalised:
+                    self.balancer.price[:] = as_price(rule.bias(self.state), n_experts, "bias must return")
+        if not _is_usable(self.balancer.price):
+            self.balancer.status[:] = NOT_FINITE, 0
         self.sums = Sums(
             loads=np.zeros(n_experts, np.int64),
             batch=np.zeros(4),
@@ -85,14 +115,12 @@ class Trainer:
             bias=np.zeros(n_padded),
         )
 
-    def _balancer(
-        self, form: KernelForm | None, n_experts: int, penalised: bool, first_choice: bool, parts: int
-    ) -> Balancer:
+    def _balancer(self, form: KernelForm | None, n_experts: int) -> Balancer:
         form = KernelForm(parameters=np.zeros(0), price=np.zeros(n_experts)) if form is None else form
-        price = as_price(form.price, n_experts, "kernel_form must start from").copy()
+        price, parts = form.price.copy(), _n_parts(self.rule)
         return Balancer(
-            penalised=penalised,
-            first_choice=first_choice,
+            penalised=self.rule.needs_probabilities,
+            first_choice=_counts_first(self.rule),
             update=0 if form.update is None else address_of(form.update, UPDATE),
             observe=0 if form.observe is None else address_of(form.observe, observe_arguments(float64)),
             parameters=form.parameters,
@@ -116,6 +144,8 @@ class Trainer:
         per_chunk = 1 if self.in_python else max(1, _PRODUCTS_PER_CALL // per_step)
         reported = time.monotonic()
         for first in range(1, self.horizon + 1, per_chunk):
+            if self.balancer.status[0] != RUNNING:
+                break
             last = min(first + per_chunk - 1, self.horizon)
             if self.in_python:
                 self._train(first, last, codes.FORWARD)
@@ -126,8 +156,6 @@ class Trainer:
             if progress is not None and (time.monotonic() - reported > 0.1 or last == self.horizon):
                 progress(last)
                 reported = time.monotonic()
-            if self.balancer.status[0] != RUNNING:
-                break
         return self._status()
 
     def _train(self, first: int, last: int, part: int) -> None:
@@ -149,7 +177,7 @@ class Trainer:
             elif isinstance(rule, PriceRule):
                 self.state = rule.update(self.state, self.sums.loads.copy(), None)
                 balancer.price[:] = as_price(rule.bias(self.state), n_experts, "bias must return")
-        usable = bool((np.abs([*balancer.penalty, balancer.price]) <= codes.LARGEST).all())
+        usable = _is_usable(np.array([*balancer.penalty, balancer.price]))
         if not usable:
             balancer.status[:] = NOT_FINITE, step
         return usable
@@ -161,5 +189,9 @@ class Trainer:
         outcome = Outcome.WEIGHTS_NOT_FINITE
         if state == NOT_FINITE:
             outcome = Outcome.PENALTY_NOT_FINITE if self.balancer.penalised else Outcome.BIAS_NOT_FINITE
-        reason = f"{outcome.value} ({self.rule.describe()}, at step {step} of {self.horizon})"
-        return Status(outcome, step, reason)
+        when = f"at step {step} of {self.horizon}" if step else "before the first step"
+        return Status(outcome, step, f"{outcome.value} ({self.rule.describe()}, {when})")
+
+
+def _is_usable(prices: Float64Array) -> bool:
+    return bool((np.abs(prices) <= codes.LARGEST).all())

@@ -8,9 +8,10 @@ from numpy.typing import ArrayLike
 
 from balancesim.balancers import PenaltyRule, PriceRule, Rule
 from balancesim.errors import InputError
+from balancesim.kernels.router import LARGEST, all_within
 from balancesim.numbers import check_int, check_positive
 from balancesim.problem import check_sizes
-from balancesim.router.driver import Trainer
+from balancesim.router.driver import Trainer, form_of
 from balancesim.router.model import Router
 from balancesim.router.reference import References
 from balancesim.router.runs import RouterRun
@@ -211,10 +212,11 @@ def _checked_rule(rule: Any, task: ClusteredTask, n_tokens: int, k: int) -> Pric
                 f"`n_tokens` must be a multiple of the rule's n_micro_batches = {rule.n_micro_batches}, "
                 f"got {n_tokens} ({rule.describe()})"
             )
+        form_of(rule, task.n_experts, n_tokens, k)
         return rule
     if not isinstance(rule, PriceRule):
         raise InputError(f"`rule` {rule.describe()} is a PenaltyRule and must need probabilities")
-    form = rule.kernel_form(task.n_experts, n_tokens, k)
+    form = form_of(rule, task.n_experts, n_tokens, k)
     if rule.threshold:
         raise InputError(f"`rule` {rule.describe()} chooses by threshold; this router chooses K experts")
     if form is None and rule.needs_scores:
@@ -228,6 +230,11 @@ def _start(weights: ArrayLike | None, task: ClusteredTask, router: Router) -> Fl
     """Return the weights before the first step, a copy."""
     drawn = router.initial_weights(task.n_experts, task.n_features, task.seed)
     if weights is None:
+        if not all_within(drawn, LARGEST):
+            raise InputError(
+                f"`router` draws weights above {LARGEST:g}, beyond which no step is taken; "
+                f"lower its initial_scale, {router.initial_scale:g}"
+            )
         return drawn
     try:
         given = np.array(weights, dtype=np.float64, order="C")
@@ -238,6 +245,9 @@ def _start(weights: ArrayLike | None, task: ClusteredTask, router: Router) -> Fl
             f"`weights` must have a row per expert and a column per feature"
             f"{' and one for the offset' if router.offset else ''}, {drawn.shape}, got {given.shape}"
         )
-    if not np.isfinite(given).all():
-        raise InputError("`weights` must be finite")
+    if not all_within(given, LARGEST):
+        raise InputError(
+            f"`weights` must be finite and at most {LARGEST:g} in magnitude, beyond which no step is taken; "
+            f"got {given[~(np.abs(given) <= LARGEST)][0]:g}"
+        )
     return given

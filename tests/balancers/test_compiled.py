@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import balancesim as bs
-from balancesim.balancers import CompiledRule, Delayed, PriceRule, rule_kernel
-from balancesim.balancers.protocol import OwnObjective
+from balancesim.balancers import CompiledRule, Delayed, OwnObjective, PriceRule, rule_kernel
 from balancesim.errors import InputError
 from balancesim.runs import Outcome
 from balancesim.sources import Normal

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import balancesim as bs
-from balancesim.balancers import AlfLB, Delayed, Exact, NoBalance, PriceRule
+from balancesim.balancers import AlfLB, Delayed, Exact, NoBalance, PhiBalance, PriceRule
 from balancesim.errors import InputError
 from balancesim.runs import Run
 from balancesim.sources import Normal
@@ -182,6 +182,10 @@ class Learner(InPython):
         ({"rule": Exact()}, "`rule` must be a PriceRule, which has a price to delay, got Exact"),
         ({"rule": "alf-lb"}, "`rule` must be a PriceRule"),
         ({"rule": Delayed(rule=NoBalance())}, "`rule` must not be Delayed itself"),
+        (
+            {"rule": PhiBalance(form="gradient")},
+            "`rule` must add its price to the scores; phi-balancing gradient, .* acts in the router's loss",
+        ),
         ({"every": 0}, "`every` must be at least 1, got 0"),
         ({"every": 1.5}, "`every` must be an integer, got 1.5"),
         ({"lag": -1}, "`lag` must be at least 0, got -1"),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from balancesim import balancers
-from balancesim.balancers import GShardLoss, PenaltyRule, SwitchLoss
+from balancesim.balancers import GShardLoss, PenaltyRule, PhiBalance, PriceRule, SwitchLoss
 from balancesim.errors import InputError
+from tests.router import rules
 
 LOADS = np.array([9, 2, 5, 0])  # T = 8, K = 2
 MEAN = np.array([0.4, 0.1, 0.3, 0.2])
@@ -36,6 +37,7 @@ def test_what_they_are():
         assert issubclass(kind, PenaltyRule)
         assert kind.needs_probabilities
         assert kind.causal
+        assert kind.in_kernel()
     assert SwitchLoss(weight=0.1, n_micro_batches=4).describe() == "Switch loss, weight 0.1, 4 micro-batches"
     assert GShardLoss(weight=0.1, n_micro_batches=4).describe() == "GShard loss, weight 0.1, 4 groups"
 
@@ -61,3 +63,9 @@ def test_probabilities_are_needed():
 def test_bad_input(kind, arguments, message):
     with pytest.raises(InputError, match=message):
         kind(**arguments)
+
+
+def test_a_penalty_in_python_is_not_in_the_kernel():
+    both = type("Both", (PriceRule, PenaltyRule), {})
+    assert not any(kind.in_kernel() for kind in (PenaltyRule, rules.Fixed, both))
+    assert PhiBalance.in_kernel()

@@ -100,6 +100,8 @@ def test_list_rules() -> None:
         assert rule["acts"] in {"selection", "gradient", "selection or gradient", "assigns the batch"}, name
         assert rule["runs"] in {"in the compiled loop", "in Python at every step (slower)"}, name
         assert rule["reference"], f"{name}: say in the class attribute `reference` where the rule comes from"
+    for name in ("switch-loss", "gshard-loss", "phi-balance"):
+        assert rules[name]["runs"] == "in the compiled loop"
     assert rules["alf-lb"]["keys"]["step_size"] == {"type": "float | 'auto'", "default": 1.0}
     assert rules["exact"]["keys"] == rules["none"]["keys"] == {}
 

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from balancesim.balancers import CompiledPenalty, CompiledRule, PenaltyRule, PriceRule, rule_kernel
+from balancesim.balancers import (
+    CompiledPenalty,
+    CompiledRule,
+    KernelForm,
+    PenaltyRule,
+    PriceRule,
+    rule_kernel,
+)
 
 
 class Loads(NamedTuple):
@@ -135,3 +142,35 @@ class InPython(PriceRule):
 
     def update(self, state: Any, loads: Any, probabilities: Any) -> Any:
         return self.rule.update(state, loads, probabilities)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OfForm(FlippedSwitch):
+    """A penalty rule whose kernel form is what it was given."""
+
+    name = "of-form"
+    price: Any = None
+    updates: bool = True
+    memory: Any = None
+
+    def describe(self) -> str:
+        return self.name
+
+    def kernel_form(self, n_experts: int, n_tokens: int, k: int) -> KernelForm:
+        return KernelForm(
+            parameters=np.full(1, self.weight),
+            price=np.zeros(n_experts) if self.price is None else self.price,
+            update=flipped if self.updates else None,
+            memory=np.zeros(n_experts) if self.memory is None else self.memory,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starting(Observer):
+    """Starts from a price."""
+
+    name = "starting"
+    value: float
+
+    def start(self, n_experts: int, k: int) -> Any:
+        return np.full(n_experts, self.value)

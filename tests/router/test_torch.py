@@ -1,4 +1,4 @@
-"""The gradient against PyTorch's autograd, where PyTorch is installed (pip install torch==2.13.0)."""
+"""The gradient against PyTorch's autograd, where PyTorch is installed (pip install 'balancesim[torch]')."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from balancesim.balancers import GShardLoss, NoBalance, SwitchLoss
 from balancesim.router import ClusteredTask, Router, train_router
 from tests.router import twin
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: autograd is not compared with")
+torch = pytest.importorskip("torch", reason="autograd is not compared with: pip install 'balancesim[torch]'")
 
 TASK = ClusteredTask(n_experts=8, n_clusters=12, n_features=6, reward_noise=0.1, seed=2)
 N_TOKENS, K = 150, 3

@@ -192,6 +192,23 @@ def test_how_runs_end():
     assert "fixed, at step 1" in nothing.status.reason
 
 
+@pytest.mark.parametrize(
+    ("rule", "outcome"),
+    [
+        (rules.OfForm(price=np.full(8, np.nan)), Outcome.PENALTY_NOT_FINITE),
+        (rules.Starting(value=1e101), Outcome.BIAS_NOT_FINITE),
+        (rules.InPython(rule=rules.Starting(value=math.nan)), Outcome.BIAS_NOT_FINITE),
+    ],
+)
+def test_a_first_price_that_is_no_number(rule, outcome):
+    run = trained(rule)
+    assert run.status.outcome is outcome
+    assert run.status.step == 0
+    assert run.status.reason.endswith(f"({rule.name}, before the first step)")
+    assert run.steps.size == 0
+    assert (run.weights == Router().initial_weights(8, 6, TASK.seed)).all()
+
+
 def test_a_rule_that_returns_a_wrong_shape():
     with pytest.raises(InputError, match=r"penalty must return one number per expert.*fixed, step 1"):
         trained(rules.Fixed(values=(1.0,)))
@@ -243,7 +260,12 @@ class Seeing(PriceRule):
         ({"n_records": 1}, "`n_records`"),
         ({"n_exact": -1}, "`n_exact`"),
         ({"weights": np.zeros((8, 5))}, r"`weights` must have a row per expert .*\(8, 6\), got \(8, 5\)"),
-        ({"weights": np.full((8, 6), np.nan)}, "`weights` must be finite"),
+        ({"weights": np.full((8, 6), np.nan)}, "`weights` must be finite .* got nan"),
+        ({"weights": np.full((8, 6), -1e200)}, r"at most 1e\+100 in magnitude, .* got -1e\+200"),
+        ({"router": Router(initial_scale=1e200)}, "lower its initial_scale, 1e\\+200"),
+        ({"rule": rules.OfForm(memory=np.zeros(7))}, "8 or more, got 7 .rule of-form, before the first step"),
+        ({"rule": rules.OfForm(updates=False)}, "kernel_form must have an update, .*rule of-form, before"),
+        ({"rule": rules.OfForm(price=np.zeros(7))}, "must start from .* got .7,. .rule of-form, before"),
         ({"weights": "none"}, "`weights` must be numbers"),
     ],
 )

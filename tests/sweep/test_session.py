@@ -195,10 +195,11 @@ def test_a_failure_is_kept_and_the_rest_goes_on(tmp_path: Path, executor: str) -
     outcome, reporter = sweep(tmp_path / "run", config, executor=executor, jobs=2)
     assert (outcome.n_cells, outcome.n_done, outcome.n_failed, outcome.stopped) == (24, 8, 16, False)
     assert reporter.failed == 16
-    assert outcome.failures["Normal, seed 0"] == "ZeroDivisionError: no such price"
+    message = "ZeroDivisionError: no such price; in balancing rule breaking, before the first step"
+    assert outcome.failures["Normal, seed 0"] == message
     run = RunDirectory(tmp_path / "run")
     plan = plan_sweep(run, config)
-    assert set(plan.states.failed.values()) == {"ZeroDivisionError: no such price"}
+    assert set(plan.states.failed.values()) == {message}
     notes = [json.loads(path.read_text(encoding="utf-8")) for path in run.cells.glob("failed-*.json")]
     assert len(notes) == N_TASKS
     assert not list(run.cells.glob("claim-*"))
