@@ -72,7 +72,7 @@ def test_rules_that_leave_places_empty_are_marked_and_off_the_front() -> None:
     assert "none (drops)" in [text.get_text() for text in names(figure)]
     front = next(line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post")
     assert max(front.get_ydata()) < 1.0
-    assert any(text.get_text().startswith("drops:") for text in figure.legends[0].get_texts())
+    assert any(text.get_text().startswith("(drops)") for text in figure.legends[0].get_texts())
 
 
 def test_current_batch_rules_are_hollow_and_causal_ones_filled() -> None:
