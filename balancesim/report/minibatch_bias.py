@@ -17,7 +17,7 @@ from balancesim.balancers import PhiBalance
 from balancesim.penalised import penalised_minimiser, share_slope
 from balancesim.potentials import Potential
 from balancesim.report.registry import Report
-from balancesim.report.tables import number
+from balancesim.report.tables import blocks_of, number
 from balancesim.sweep import RunDirectory, load_summary, load_trajectories
 from balancesim.sweep.configuration import build_source
 from balancesim.sweep.delays import NO_DELAYS
@@ -219,10 +219,7 @@ def minibatch_bias_table(frame: "pd.DataFrame") -> Group:
     Group
         For ``rich.console.Console.print``.
     """
-    blocks: list[Table | Text] = []
-    for _, members in groupby(frame.to_dict("records"), key=lambda row: row["panel"]):
-        blocks += _source([dict(row) for row in members])
-    return Group(*blocks, Text(_NOTES, style="dim"))
+    return blocks_of(frame, "panel", _source, _NOTES)
 
 
 def _source(rows: list[dict[Any, Any]]) -> Iterator[Table | Text]:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from balancesim.report.registry import Report
 from balancesim.report.rows import CURRENT_BATCH
-from balancesim.report.tables import number, range_text, with_error
+from balancesim.report.tables import blocks_of, number, range_text, with_error
 from balancesim.sweep import RunDirectory, group_summary, load_summary, load_trajectories
 from balancesim.sweep.groups import student_mean
 
@@ -106,10 +106,7 @@ def phi_regret_table(frame: "pd.DataFrame") -> Group:
     Group
         For ``rich.console.Console.print``.
     """
-    blocks: list[Table | Text] = []
-    for _, members in groupby(frame.to_dict("records"), key=lambda row: row["group"]):
-        blocks += _source([dict(row) for row in members])
-    return Group(*blocks, Text(_NOTES, style="dim"))
+    return blocks_of(frame, "group", _source, _NOTES)
 
 
 def _source(rows: list[dict[Any, Any]]) -> Iterator[Table | Text]:

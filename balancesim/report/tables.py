@@ -1,9 +1,9 @@
 """The table of a run, for a terminal or a file: one block per source, one line per rule."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, JustifyMethod
 from rich.table import Table
@@ -45,6 +45,18 @@ def summary_table(frame: "pd.DataFrame") -> Group:
         for line in _block(list(members), label_width)
     ]
     return Group(*blocks, *(Text(note, style="dim") for note in _NOTES))
+
+
+def blocks_of(
+    frame: "pd.DataFrame",
+    by: str,
+    block: Callable[[list[dict[Any, Any]]], Iterable[Table | Text]],
+    notes: str,
+) -> Group:
+    """What other reports print: what ``block`` makes of each run of rows alike in ``by``, then the notes."""
+    rows = [dict(row) for row in frame.to_dict("records")]
+    lines = [line for _, members in groupby(rows, key=lambda row: row[by]) for line in block(list(members))]
+    return Group(*lines, Text(notes, style="dim"))
 
 
 def _block(rows: list[RuleRow], label_width: int) -> Iterator[Table | Text]:

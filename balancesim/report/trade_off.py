@@ -14,7 +14,7 @@ from balancesim.report.race.measures import CURVES, Curve, curves_of, measures
 from balancesim.report.registry import Report
 from balancesim.report.rows import CURRENT_BATCH
 from balancesim.report.sweeps import family_without, swept_key, value_of
-from balancesim.report.tables import number, range_text, with_error
+from balancesim.report.tables import blocks_of, number, range_text, with_error
 from balancesim.sweep import RunDirectory, load_summary, load_trajectories, read_configuration
 from balancesim.sweep.groups import student_mean
 
@@ -96,10 +96,7 @@ def trade_off_table(frame: "pd.DataFrame") -> Group:
     Group
         For ``rich.console.Console.print``.
     """
-    blocks: list[Table | Text] = []
-    for _, members in groupby(frame.to_dict("records"), key=lambda row: row["group"]):
-        blocks += _source([dict(row) for row in members])
-    return Group(*blocks, Text(_NOTES, style="dim"))
+    return blocks_of(frame, "group", _source, _NOTES)
 
 
 def _source(rows: list[dict[Any, Any]]) -> Iterator[Table | Text]:

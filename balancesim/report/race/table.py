@@ -12,7 +12,7 @@ from rich.text import Text
 from balancesim.report.race.measures import AFTER_SHIFT, GOAL
 from balancesim.report.race.variants import TUNING_SHARE
 from balancesim.report.rows import CURRENT_BATCH
-from balancesim.report.tables import number, range_text, with_error
+from balancesim.report.tables import blocks_of, number, range_text, with_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,14 +47,8 @@ def race_table(frame: "pd.DataFrame") -> Group:
     Group
         For ``rich.console.Console.print``.
     """
-    rows = [dict(row) for row in frame.to_dict("records")]
-    width = max((len(row["family"]) for row in rows), default=0)
-    blocks = [
-        line
-        for _, members in groupby(rows, key=lambda row: row["group"])
-        for line in _source(list(members), width)
-    ]
-    return Group(*blocks, Text(_NOTES, style="dim"))
+    width = max((len(family) for family in frame["family"]), default=0)
+    return blocks_of(frame, "group", lambda rows: _source(rows, width), _NOTES)
 
 
 def _source(rows: list[dict[Any, Any]], width: int) -> Iterator[Table | Text]:
