@@ -76,7 +76,7 @@ def step(plan: Plan, shape: Shape, n_rules: int, n_steps: int, factor: float | N
         simulate(rules, source, n_tokens=n_tokens, k=k, horizon=n_steps, n_records=2, n_exact=0)
 
     peers: dict[str, Call] = {NUMPY: numpy_step}
-    fast_normals = _mkl_normals(shape)
+    fast_normals, absent = _mkl_normals(shape)
     if fast_normals is not None:
         peers[MKL] = lambda: route_by_insertion(fast_normals(), prices, k)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -86,17 +86,19 @@ def step(plan: Plan, shape: Shape, n_rules: int, n_steps: int, factor: float | N
         each = per_unit(pairs[name], _THREADS * n_steps * n_rules, 1.0)
         yield compared("online", case, name, each, goals[name], unit="s per step and rule")
     if fast_normals is None:
-        yield missing("online", case, MKL, goals[MKL], "not installed: pip install mkl_random")
+        yield missing("online", case, MKL, goals[MKL], absent)
 
 
-def _mkl_normals(shape: Shape) -> Callable[[], Float64Array] | None:
-    """What draws a batch with MKL's vectorised normals, float64; None where it is not installed."""
+def _mkl_normals(shape: Shape) -> tuple[Callable[[], Float64Array] | None, str]:
+    """What draws a batch with MKL's vectorised normals, float64, or why nothing does."""
     if find_spec("mkl_random") is None:
-        return None
-    import mkl_random
-
+        return None, "not installed: pip install mkl_random"
+    try:
+        import mkl_random
+    except (ImportError, OSError) as error:
+        return None, f"cannot be loaded: {error}"
     state = mkl_random.MKLRandomState(0)
-    return lambda: state.standard_normal(shape[:2])
+    return lambda: state.standard_normal(shape[:2]), ""
 
 
 def _wait_for_all(pool: ThreadPoolExecutor, one_seed: Callable[[int], None]) -> None:
