@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -252,7 +253,7 @@ def _jax_route(scores: FloatArray, bias: FloatArray, k: int) -> tuple[Call | Non
     """What routes with JAX, compiled, or why nothing does."""
     if find_spec("jax") is None:
         return None, "not installed: pip install jax"
-    import jax
+    jax: Any = import_module("jax")
 
     def best(batch: Any, prices: Any) -> Any:
         values, chosen = jax.lax.top_k(batch + prices, k)
