@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from balancesim import balancers, exact, potentials, router, sources, theory
+    from balancesim.batches import BlockedScores, blocked
     from balancesim.exact import solve
     from balancesim.groups import GroupLimit
     from balancesim.problem import coefficient_of_variation, dead_experts, max_violation
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlockedScores",
     "GroupLimit",
     "__version__",
     "balancers",
+    "blocked",
     "coefficient_of_variation",
     "dead_experts",
     "dual_value",
@@ -37,6 +40,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BlockedScores": "balancesim.batches",
+    "blocked": "balancesim.batches",
     "GroupLimit": "balancesim.groups",
     "coefficient_of_variation": "balancesim.problem",
     "dead_experts": "balancesim.problem",

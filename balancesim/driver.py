@@ -21,6 +21,7 @@ from balancesim.assignments import (
     top_scores,
 )
 from balancesim.balancers import BatchRule, KernelForm, PriceRule, Rule
+from balancesim.batches import padded
 from balancesim.errors import RangeWarning
 from balancesim.feed import Chunk, chunks, score_dtype, wide_limit
 from balancesim.groups import GroupLimit
@@ -32,7 +33,6 @@ from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.rules import NOT_ASSIGNED, NOT_FINITE, RUNNING, Rules
 from balancesim.kernels.scores import draw_batch, draw_pointer
 from balancesim.oracle import Candidate, Comparison, compare_with_exact
-from balancesim.routing import padded
 from balancesim.runs import Comparator, Outcome, Run, Status
 from balancesim.sources.base import Source
 from balancesim.types import Float64Array, FloatArray, IntArray

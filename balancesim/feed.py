@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from balancesim.batches import check_masks
 from balancesim.errors import InputError
 from balancesim.kernels import model as codes
 from balancesim.kernels.model import ScoreModel
-from balancesim.routing import check_masks
 from balancesim.sources.base import Source, rows_model
 
 _SCORES_PER_CHUNK = 1 << 22

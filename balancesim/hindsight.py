@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from balancesim.batches import check_masks, padded
 from balancesim.exact.descent import look, new_descent
 from balancesim.feed import available_steps, chunks, pilot, score_dtype
 from balancesim.kernels.candidates import Candidates, descend_candidates, joined
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.newton import Descent, advance
 from balancesim.problem import check_sizes
-from balancesim.routing import check_masks, padded
 from balancesim.sources.base import Source
 from balancesim.types import Float64Array, IntArray
 

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
+from balancesim.batches import as_bias
 from balancesim.errors import InputError
 from balancesim.numbers import check_positive
 from balancesim.potentials import Potential
 from balancesim.problem import check_sizes
-from balancesim.routing import as_bias, route
+from balancesim.routing import route
 from balancesim.sources.base import Source
 from balancesim.types import Float64Array
 

@@ -4,30 +4,28 @@
 reference; the Numba backend gives the same choices, and is the default.
 """
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from balancesim.batches import (
+    EXPONENT_BITS,
+    BlockedScores,
+    as_prices,
+    check_groups,
+    check_masks,
+    checked_scores,
+    in_parts,
+    padded,
+)
 from balancesim.errors import InputError, unknown_name
 from balancesim.groups import GroupLimit
-from balancesim.kernels.model import LANES, n_rows
+from balancesim.kernels.model import LANES
 from balancesim.problem import balanced_load, cheapest_loads, check_sizes, load_limits
-from balancesim.types import Float64Array, FloatArray, IntArray
-
-_Part = TypeVar("_Part")
+from balancesim.types import FloatArray, IntArray
 
 BACKENDS = ("numba", "numpy")
-
-_EXPONENT = {4: np.array([0x7F800000], np.int32), 8: np.array([0x7FF << 52], np.int64)}
-"""The exponent bits of a float, all set: infinite or NaN."""
-
-_PARALLEL_FROM = 1 << 20
-"""Scores from which a second thread pays for its start (about 0.05 ms)."""
 
 
 class Routing(NamedTuple):
@@ -52,7 +50,7 @@ class Routing(NamedTuple):
 
 
 def route(
-    scores: ArrayLike,
+    scores: ArrayLike | BlockedScores,
     bias: ArrayLike | None = None,
     *,
     k: int,
@@ -64,8 +62,9 @@ def route(
 
     Parameters
     ----------
-    scores : (T, E) array_like of float32 or float64
-        Token-expert affinities, higher is better. Minus infinity masks an expert for a token.
+    scores : (T, E) array_like of float32 or float64, or BlockedScores
+        Token-expert affinities, higher is better. Minus infinity masks an expert for a token. A batch that
+        is routed many times is faster `blocked`.
     bias : (E,) array_like, optional
         Added to the scores for the choice, in the scores' dtype; zero if omitted.
     k : int
@@ -76,7 +75,7 @@ def route(
     experts : bool, optional
         Whether to return the choice itself.
     backend : {"numba", "numpy"}, optional
-        "numba" (default), or "numpy", the reference.
+        "numba" (default), or "numpy", the reference, for arrays.
 
     Returns
     -------
@@ -87,18 +86,27 @@ def route(
     Raises
     ------
     InputError
-        If shapes, dtypes or k are wrong, a score is NaN or plus infinity, or a token has fewer than K
-        experts that are not masked, in its best groups where these are limited.
+        If shapes, dtypes or k are wrong, a score is NaN or plus infinity, a token has fewer than K experts
+        that are not masked, in its best groups where these are limited, or groups are limited of scores that
+        are `blocked`.
 
     Notes
     -----
     Costs one pass over the scores. Loads and choices are exact; sums are float64 sums of the biased scores as
     rounded to the scores' dtype, the same for any number of threads.
     """
+    name = "numba" if backend is None else backend
+    if isinstance(scores, BlockedScores):
+        if groups is not None or name != "numba":
+            raise InputError(
+                "`scores` must be an array for groups and for backend='numpy', not BlockedScores"
+            )
+        prices = as_prices(bias, scores.n_experts, scores.dtype)
+        loads, value, chosen = route_blocked(scores, prices, k, experts)
+        return Routing(loads, value, value - float(loads @ prices.astype(np.float64)), chosen)
     array, prices = checked_scores(scores, bias, k)
     if groups is not None:
         check_groups(groups, array.shape[1], k)
-    name = "numba" if backend is None else backend
     if name == "numba":
         loads, value, chosen = route_numba(array, prices, k, experts, groups)
     elif name == "numpy":
@@ -109,13 +117,17 @@ def route(
 
 
 def dual_value(
-    scores: ArrayLike, bias: ArrayLike, *, k: int, capacity: Literal["integral"] | ArrayLike | None = None
+    scores: ArrayLike | BlockedScores,
+    bias: ArrayLike,
+    *,
+    k: int,
+    capacity: Literal["integral"] | ArrayLike | None = None,
 ) -> float:
     """The dual function D(p) of the balanced assignment problem (docs/theory.md).
 
     Parameters
     ----------
-    scores : (T, E) array_like of float32 or float64
+    scores : (T, E) array_like of float32 or float64, or BlockedScores
         Token-expert affinities.
     bias : (E,) array_like
         The price p.
@@ -135,9 +147,14 @@ def dual_value(
     InputError
         As `route`; or if the capacity is not one of these.
     """
-    array, prices = checked_scores(scores, bias, k)
-    n_tokens, n_experts = array.shape
-    _, value, _ = route_numba(array, prices, k, experts=False)
+    if isinstance(scores, BlockedScores):
+        n_tokens, n_experts = scores.shape
+        prices = as_prices(bias, n_experts, scores.dtype)
+        _, value, _ = route_blocked(scores, prices, k, experts=False)
+    else:
+        array, prices = checked_scores(scores, bias, k)
+        n_tokens, n_experts = array.shape
+        _, value, _ = route_numba(array, prices, k, experts=False)
     exact = prices.astype(np.float64)
     if capacity is None:
         return value - balanced_load(n_tokens, n_experts, k) * float(exact.sum())
@@ -147,69 +164,6 @@ def dual_value(
         capacity = None
     low, high = load_limits(capacity, n_tokens, n_experts, k)
     return value - float(cheapest_loads(exact, low, high, n_tokens * k) @ exact)
-
-
-def checked_scores(scores: ArrayLike, bias: ArrayLike | None, k: int) -> tuple[FloatArray, FloatArray]:
-    """Validate all but the scores' values; return them, C-contiguous, and the bias in their dtype."""
-    try:
-        array = np.asarray(scores)
-    except ValueError:
-        raise InputError("`scores` must be one (T, E) array, got rows of different lengths") from None
-    if array.dtype not in (np.float32, np.float64):
-        raise InputError(f"`scores` must be float32 or float64, got {array.dtype}; convert them first")
-    if array.ndim != 2 or array.shape[0] == 0:
-        raise InputError(f"`scores` must be (T, E) with at least one token, got shape {array.shape}")
-    check_sizes(array.shape[1], k)
-    array = np.ascontiguousarray(array)
-    if bias is None:
-        return array, np.zeros(array.shape[1], array.dtype)
-    try:
-        prices = np.asarray(bias, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"`bias` must be numbers, one per expert, got {bias!r}") from None
-    if prices.shape != (array.shape[1],):
-        raise InputError(f"`bias` must have one entry per expert, ({array.shape[1]},), got {prices.shape}")
-    with np.errstate(over="ignore"):
-        rounded = prices.astype(array.dtype)
-    if not np.isfinite(rounded).all():
-        worst = int(np.flatnonzero(~np.isfinite(rounded))[0])
-        raise InputError(f"`bias` must be finite in {array.dtype}, got {prices[worst]} at expert {worst}")
-    return array, rounded
-
-
-def check_masks(scores: NDArray[Any], k: int, first_token: int = 0, where: str = "") -> None:
-    """Raise `InputError` where a score is NaN or plus infinity, or fewer than k experts are unmasked.
-
-    ``where`` says which experts these are, if not all.
-    """
-    bad = np.isnan(scores) | (scores == np.inf)
-    if bad.any():
-        token, expert = np.argwhere(bad)[0]
-        raise InputError(
-            f"`scores` must be finite, or minus infinity for a masked expert, "
-            f"got {scores[token, expert]} at token {first_token + token}, expert {expert}"
-        )
-    available = (scores > -np.inf).sum(axis=1)
-    if available.min() < k:
-        token = int(available.argmin())
-        raise InputError(
-            f"`scores` must leave at least k = {k} experts{where} unmasked, "
-            f"got {available[token]} at token {first_token + token}"
-        )
-
-
-def check_groups(groups: Any, n_experts: int, k: int) -> None:
-    """Raise `InputError` unless the argument is a `GroupLimit` that fits these experts and this K."""
-    if not isinstance(groups, GroupLimit):
-        raise InputError(f"`groups` must be a GroupLimit or None, got {groups!r}")
-    groups.check(n_experts, k)
-
-
-def padded(bias: NDArray[Any]) -> NDArray[Any]:
-    """The bias with zeros for the rows that fill up a tile."""
-    result = np.zeros(n_rows(bias.size), bias.dtype)
-    result[: bias.size] = bias
-    return result
 
 
 def route_numba(
@@ -224,7 +178,7 @@ def route_numba(
     # One value a tile, summed in order: the same for any number of threads.
     values = np.empty(-(-n_tokens // LANES))
     prices = padded(bias)
-    exponent = _EXPONENT[scores.dtype.itemsize]
+    exponent = EXPONENT_BITS[scores.dtype.itemsize]
     limit = NO_GROUPS if groups is None else groups.in_kernel()
 
     def route_part(first: int, last: int) -> tuple[IntArray, bool]:
@@ -238,6 +192,31 @@ def route_numba(
         if groups is not None:
             check_masks(groups.apply(scores, bias), k, where=" of its best groups")
     loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
+    return loads, float(values.sum()), chosen if experts else None
+
+
+def route_blocked(
+    scores: BlockedScores, bias: FloatArray, k: int, experts: bool
+) -> tuple[IntArray, float, IntArray | None]:
+    """Route tiles that are laid out, and checked but for K: loads, value, experts."""
+    from balancesim.kernels.route import route_blocks
+
+    n_tokens, n_experts = scores.shape
+    check_sizes(n_experts, k)
+    if scores.least_unmasked < k:
+        raise InputError(
+            f"`scores` must leave at least k = {k} experts unmasked, got {scores.least_unmasked} at a token"
+        )
+    chosen = np.empty((n_tokens if experts else 0, k), np.int64)
+    values = np.empty(scores.tiles.shape[0])
+    prices = padded(bias)
+
+    def route_part(first: int, last: int) -> IntArray:
+        loads = np.zeros(n_experts, np.int64)
+        route_blocks(scores.tiles, prices, k, n_experts, n_tokens, first, last, loads, values, chosen)
+        return loads
+
+    loads: IntArray = np.sum(in_parts(route_part, scores.shape), axis=0)
     return loads, float(values.sum()), chosen if experts else None
 
 
@@ -255,41 +234,3 @@ def route_numpy(
     loads = np.bincount(chosen.ravel(), minlength=scores.shape[1])
     value = float(np.take_along_axis(biased, chosen, axis=1).sum(dtype=np.float64))
     return loads, value, chosen if experts else None
-
-
-def in_parts(
-    function: Callable[[int, int], _Part], shape: tuple[int, ...], parallel_from: int = _PARALLEL_FROM
-) -> list[_Part]:
-    """Call ``function(first, last)`` on parts of the (T, E) tokens, each on a thread; results in order.
-
-    ``parallel_from`` is the number of scores from which a second thread pays for its start.
-    """
-    n_tokens, n_experts = shape
-    n_tiles = -(-n_tokens // LANES)
-    n_parts = min(_n_threads(), n_tiles) if n_tokens * n_experts >= parallel_from else 1
-    borders = [min(LANES * (n_tiles * i // n_parts), n_tokens) for i in range(n_parts + 1)]
-    others = [_threads().submit(function, borders[i], borders[i + 1]) for i in range(1, n_parts)]
-    return [function(borders[0], borders[1]), *(other.result() for other in others)]
-
-
-@cache
-def _n_threads() -> int:
-    return min(os.cpu_count() or 1, 8)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_n_threads(), thread_name_prefix="balancesim-route")
-
-
-def as_bias(bias: ArrayLike, n_experts: int, name: str) -> Float64Array:
-    """Return a bias as finite float64 (E,); raise `InputError` naming the argument otherwise."""
-    try:
-        array = np.asarray(bias, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"`{name}` must be numbers, one per expert, got {bias!r}") from None
-    if array.shape != (n_experts,):
-        raise InputError(f"`{name}` must have one entry per expert, ({n_experts},), got {array.shape}")
-    if not np.isfinite(array).all():
-        raise InputError(f"`{name}` must be finite, got {array[~np.isfinite(array)][0]}")
-    return array

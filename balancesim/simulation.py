@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from balancesim.assignments import at_step
 from balancesim.balancers import AlfLB, BatchRule, Delayed, PenaltyRule, PriceRule, Rule
+from balancesim.batches import as_bias, check_groups
 from balancesim.driver import Driver
 from balancesim.errors import InputError
 from balancesim.feed import available_steps
@@ -16,7 +17,6 @@ from balancesim.groups import GroupLimit
 from balancesim.hindsight import best_fixed_bias
 from balancesim.numbers import check_int
 from balancesim.problem import check_sizes
-from balancesim.routing import as_bias, check_groups
 from balancesim.runs import Comparator, Run
 from balancesim.sources.base import Source
 from balancesim.types import Float64Array

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "balancesim"
 FLOORS = (
     ("errors", "numbers", "plugins", "rng", "types"),
     ("groups", "kernels", "problem"),
-    ("potentials", "routing"),
+    ("batches", "potentials", "routing"),
     ("balancers", "exact", "penalised", "sources"),
     ("assignments", "driver", "feed", "hindsight", "oracle", "router", "runs", "simulation", "theory"),
     ("checks", "sweep", "report", "bench"),

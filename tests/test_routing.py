@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import balancesim as bs
-from balancesim import routing
+from balancesim import batches as layout
 from balancesim.errors import InputError
 from tests import naive
 from tests.strategies import batches
@@ -93,13 +93,46 @@ def test_a_constant_in_the_bias_changes_no_choice(batch, quarters):
 
 def test_same_bits_for_any_number_of_threads(monkeypatch):
     scores = np.random.default_rng(0).standard_normal((40_001, 33)).astype(np.float32)
-    assert scores.size > routing._PARALLEL_FROM
+    assert scores.size > layout._PARALLEL_FROM
     several = bs.route(scores, k=5, experts=True)
-    monkeypatch.setattr(routing, "_n_threads", lambda: 1)
+    monkeypatch.setattr(layout, "_n_threads", lambda: 1)
     one = bs.route(scores, k=5, experts=True)
     assert several.value == one.value
     assert (several.loads == one.loads).all()
     assert (several.experts == one.experts).all()
+
+
+@given(batches(masks=True))
+def test_blocked_scores_give_the_same_bits(batch):
+    scores, bias, k = batch
+    tiles = bs.blocked(scores)
+    assert tiles.shape == scores.shape
+    assert tiles.dtype == scores.dtype
+    one, other = (bs.route(given, bias, k=k, experts=True) for given in (scores, tiles))
+    assert (one.value, one.score) == (other.value, other.score)
+    assert one.loads.tolist() == other.loads.tolist()
+    assert one.experts.tolist() == other.experts.tolist()
+    for capacity in (None, "integral"):
+        values = [bs.dual_value(given, bias, k=k, capacity=capacity) for given in (scores, tiles)]
+        assert values[0] == values[1]
+
+
+def test_what_blocked_scores_cannot_do():
+    scores = np.zeros((3, 4))
+    scores[1, :3] = -np.inf
+    tiles = bs.blocked(scores)
+    with pytest.raises(InputError, match="at least k = 2 experts unmasked, got 1"):
+        bs.route(tiles, k=2)
+    with pytest.raises(InputError, match="k"):
+        bs.route(tiles, k=4)
+    with pytest.raises(InputError, match="`bias` must have one entry per expert"):
+        bs.route(tiles, np.zeros(5), k=1)
+    with pytest.raises(InputError, match="must be an array for groups"):
+        bs.route(tiles, k=1, groups=bs.GroupLimit(2, 1))
+    with pytest.raises(InputError, match="must be an array for groups and for backend='numpy'"):
+        bs.route(tiles, k=1, backend="numpy")
+    with pytest.raises(InputError, match="nan at token 0, expert 1"):
+        bs.blocked(np.array([[0.0, np.nan]]))
 
 
 def test_many_experts():

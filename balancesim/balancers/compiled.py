@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancesim.balancers.protocol import KernelForm, PenaltyRule, PriceRule, Rule
+from balancesim.batches import padded
 from balancesim.errors import InputError
-from balancesim.routing import padded
 from balancesim.types import Float64Array, FloatArray, IntArray
 
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from balancesim.balancers.protocol import Assignment, BatchRule
+from balancesim.batches import checked_scores
 from balancesim.errors import InputError
 from balancesim.numbers import check_int, check_positive
-from balancesim.routing import checked_scores, route_numba
+from balancesim.routing import route_numba
 from balancesim.types import Float64Array, FloatArray
 
 

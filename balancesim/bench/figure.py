@@ -17,8 +17,10 @@ from balancesim.sweep.atomic import write_atomically
 # Inches.
 _LEFT, _RIGHT, _TOP, _FOOT, _AXIS = 2.7, 0.2, 0.28, 0.25, 0.4
 _PITCH = 0.155
+_ACROSS, _CURVE, _MARGIN = 3, 1.2, 0.5
 
 _REACHED, _MISSED = "#0072B2", "#D55E00"
+_LINE: dict[str, Any] = {"marker": "o", "markersize": 3.0, "linewidth": 1.2}
 _TITLES = {
     Ratio.PEER_OVER_OURS: "peer / ours: further right is better",
     Ratio.OURS_OVER_PEER: "ours / peer: further left is better",
@@ -54,9 +56,12 @@ def ratio_figure(rows: Sequence[Row]) -> Figure:
     Figure
         7 inches wide, one panel for each way of dividing; save it inside `balancesim.report.style.settings`.
     """
+    curves = [row for row in rows if row.curve]
     panels = {way: [row for row in rows if row.goal.ratio is way and row.ratio] for way in _TITLES}
     heights = {way: _PITCH * (len(members) + 0.6) for way, members in panels.items() if members}
     total = _FOOT + sum(_TOP + height + _AXIS for height in heights.values())
+    n_lines = -(-len(curves) // _ACROSS)
+    total += n_lines * (_TOP + _CURVE + _AXIS)
     figure = style.new_figure(total)
     top = total
     for way, height in heights.items():
@@ -65,6 +70,11 @@ def ratio_figure(rows: Sequence[Row]) -> Figure:
         _panel(axes, panels[way])
         axes.set_title(_TITLES[way], loc="left", fontweight="bold", pad=4)
         top -= _AXIS
+    across = style.WIDTH / _ACROSS
+    for place, row in enumerate(curves):
+        left = across * (place % _ACROSS) + _MARGIN
+        bottom = top - (place // _ACROSS) * (_TOP + _CURVE + _AXIS) - _TOP - _CURVE
+        _curve(style.add_axes(figure, left, bottom, across - _MARGIN - _RIGHT, _CURVE), row)
     style.legend_below(figure, _handles())
     return figure
 
@@ -93,6 +103,18 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             reach.append(row.goal.bound)
     axes.axvline(1.0, color=style.GREY, linewidth=0.7)
     axes.set_xlim(0.7 * min(reach), 1.4 * max(reach))
+
+
+def _curve(axes: Axes, row: Row) -> None:
+    """Seconds against a size, beside a straight line through the last point."""
+    sizes, seconds = zip(*row.curve, strict=True)
+    axes.loglog(sizes, seconds, color=_REACHED if row.met else _MISSED, **_LINE)
+    axes.loglog(sizes, [seconds[-1] * size / sizes[-1] for size in sizes], color=style.GREY, linewidth=0.8)
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes], fontsize=6.5)
+    axes.minorticks_off()
+    slope = "" if row.ours is None else f", exponent {row.ours.median:.2f}"
+    axes.set_title(f"{row.case.removeprefix('exponent of time in ').partition(',')[0]}{slope}", loc="left")
+    axes.set_ylabel("seconds", fontsize=6.5)
 
 
 def _dot(axes: Axes, place: int, ratio: Estimate, met: bool | None) -> None:

@@ -1,24 +1,27 @@
-"""The compiled online step against NumPy."""
+"""The compiled online step against NumPy, and against MKL's normals with a plain compiled loop."""
 
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 
 from balancesim.balancers import AlfLB
 from balancesim.bench.instances import Shape
-from balancesim.bench.routing import route_by_numpy
-from balancesim.bench.rows import Row, at_least, compared
-from balancesim.bench.timing import Plan, interleaved, per_unit
+from balancesim.bench.routing import route_by_insertion, route_by_numpy
+from balancesim.bench.rows import Row, at_least, compared, missing
+from balancesim.bench.timing import Call, Plan, interleaved, per_unit
 from balancesim.simulation import simulate
 from balancesim.sources import Normal
+from balancesim.types import Float64Array
 
 _SHAPE = Shape(16384, 64, 8)
 # Rules that share a draw, factor over NumPy per rule, steps timed.
-_SHARED = ((1, 8.0, 24), (16, 40.0, 6))
+_SHARED = ((1, 12.0, 24), (16, 60.0, 6))
 _THREADS = 2
-_PEER = "numpy SFC64 normals + argpartition"
+NUMPY = "numpy SFC64 normals + argpartition"
+MKL = "mkl_random normals + numba insertion"
 
 
 def online(plan: Plan) -> Iterator[Row]:
@@ -36,10 +39,10 @@ def online(plan: Plan) -> Iterator[Row]:
     """
     each = plan.share(len(_SHARED))
     for n_rules, factor, n_steps in _SHARED:
-        yield step(each, _SHAPE, n_rules, n_steps, factor)
+        yield from step(each, _SHAPE, n_rules, n_steps, factor)
 
 
-def step(plan: Plan, shape: Shape, n_rules: int, n_steps: int, factor: float | None) -> Row:
+def step(plan: Plan, shape: Shape, n_rules: int, n_steps: int, factor: float | None) -> Iterator[Row]:
     """Time one step of several rules that share draws.
 
     Parameters
@@ -53,9 +56,10 @@ def step(plan: Plan, shape: Shape, n_rules: int, n_steps: int, factor: float | N
     factor : float or None
         What to reach over NumPy, per rule.
 
-    Returns
-    -------
+    Yields
+    ------
     Row
+        One a peer.
     """
     n_tokens, n_experts, k = shape
     case = f"{shape}, {n_rules} rules a draw"
@@ -71,11 +75,30 @@ def step(plan: Plan, shape: Shape, n_rules: int, n_steps: int, factor: float | N
         source = Normal(n_experts=n_experts, seed=seed)
         simulate(rules, source, n_tokens=n_tokens, k=k, horizon=n_steps, n_records=2, n_exact=0)
 
+    peers: dict[str, Call] = {NUMPY: numpy_step}
+    fast_normals, absent = _mkl_normals(shape)
+    if fast_normals is not None:
+        peers[MKL] = lambda: route_by_insertion(fast_normals(), prices, k)
     with ThreadPoolExecutor(_THREADS) as pool:
-        both_seeds = functools.partial(_wait_for_all, pool, one_seed)
-        pairs = interleaved(both_seeds, {_PEER: numpy_step}, plan)[_PEER]
-    pairs = per_unit(pairs, _THREADS * n_steps * n_rules, 1.0)
-    return compared("online", case, _PEER, pairs, at_least(factor), unit="s per step and rule")
+        pairs = interleaved(functools.partial(_wait_for_all, pool, one_seed), peers, plan)
+    goals = {NUMPY: at_least(factor), MKL: at_least(None)}
+    for name in peers:
+        each = per_unit(pairs[name], _THREADS * n_steps * n_rules, 1.0)
+        yield compared("online", case, name, each, goals[name], unit="s per step and rule")
+    if fast_normals is None:
+        yield missing("online", case, MKL, goals[MKL], absent)
+
+
+def _mkl_normals(shape: Shape) -> tuple[Callable[[], Float64Array] | None, str]:
+    """What draws a batch with MKL's vectorised normals, float64, or why nothing does."""
+    if find_spec("mkl_random") is None:
+        return None, "not installed: pip install mkl_random"
+    try:
+        import mkl_random
+    except (ImportError, OSError) as error:
+        return None, f"cannot be loaded: {error}"
+    state = mkl_random.MKLRandomState(0)
+    return lambda: state.standard_normal(shape[:2]), ""
 
 
 def _wait_for_all(pool: ThreadPoolExecutor, one_seed: Callable[[int], None]) -> None:

@@ -45,8 +45,8 @@ def memory(plan: Plan) -> Iterator[Row]:
     """
     case = "8x8 K=2, 10^6 steps"
     plan.say(case)
-    _printed(_RUN, _SHORT)  # compiles, if need be, which takes more memory than any run
-    pairs = plain_pairs([_printed(_RUN, _LONG)], [_printed(_RUN, _SHORT)])
+    printed(_RUN, _SHORT)  # compiles, if need be, which takes more memory than any run
+    pairs = plain_pairs([printed(_RUN, _LONG)], [printed(_RUN, _SHORT)])
     yield compared("memory", case, "10^3 steps", pairs, at_most(1.1), unit="MiB")
 
 
@@ -90,7 +90,7 @@ def extra_memory(solver: str, shape: Shape) -> float:
         MiB at the peak of a process that solves, less that of one that has loaded the solver, solved a tiny
         instance and made the same scores, but does not solve them.
     """
-    with_solve, without = (_printed(_SOLVE, solver, *shape, solves) for solves in (1, 0))
+    with_solve, without = (printed(_SOLVE, solver, *shape, solves) for solves in (1, 0))
     return max(_LEAST, with_solve - without)
 
 
@@ -150,7 +150,20 @@ def peak_mebibytes() -> float:
     return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
 
 
-def _printed(script: str, *arguments: object) -> float:
+def printed(script: str, *arguments: object) -> float:
+    """Run a script in a process of its own and return the number that it prints.
+
+    Parameters
+    ----------
+    script : str
+        Python.
+    *arguments : object
+        Its arguments.
+
+    Returns
+    -------
+    float
+    """
     return float(_output([sys.executable, "-c", script, *map(str, arguments)]))
 
 

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from balancesim.bench.against import Change
 from balancesim.bench.rows import SECONDS, Row
 from balancesim.bench.timing import LEVEL, Estimate
 from balancesim.sweep.machine import memory_bytes, n_cores, processor, version
@@ -30,7 +31,12 @@ _PREFIXES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 
 
 def document(
-    rows: Sequence[Row], *, rounds: int, budget: float | None = None, complete: bool = True
+    rows: Sequence[Row],
+    *,
+    rounds: int,
+    budget: float | None = None,
+    complete: bool = True,
+    changes: Sequence[Change | None] = (),
 ) -> dict[str, Any]:
     """Return all that was measured, what it was measured on, and what was asked for.
 
@@ -44,6 +50,8 @@ def document(
         Seconds asked for per area; None: the areas' own.
     complete : bool
         Whether all areas were measured to their end.
+    changes : sequence of Change or None, optional
+        What became of each row's ratio since an earlier run.
 
     Returns
     -------
@@ -66,18 +74,21 @@ def document(
         "complete": complete,
         "goals": _counts(rows),
         "rows": [row.document() for row in rows],
+        "changes": [change and change.document() for change in changes],
     }
     plain: dict[str, Any] = _finite(found)
     return plain
 
 
-def table(rows: Sequence[Row]) -> Group:
+def table(rows: Sequence[Row], changes: Sequence[Change | None] = ()) -> Group:
     """Lay out comparisons as text, one block an area.
 
     Parameters
     ----------
     rows : sequence of Row
         The comparisons, area by area.
+    changes : sequence of Change or None, optional
+        What became of each row's ratio since an earlier run; a column more.
 
     Returns
     -------
@@ -85,15 +96,16 @@ def table(rows: Sequence[Row]) -> Group:
         For ``rich.console.Console.print``.
     """
     blocks: list[Table | Text] = []
+    known = dict(zip(map(id, rows), changes, strict=False))
     for area, members in groupby(rows, key=lambda row: row.area):
-        blocks += [Text(area, style="bold"), _block(list(members)), Text("")]
+        blocks += [Text(area, style="bold"), _block(list(members), known), Text("")]
     counts = _counts(rows)
     words = {"reached": "reached", "missed": "missed", "not_measured": "not measured"}
     said = ", ".join(f"{counts[key]} {word}" for key, word in words.items())
     return Group(*blocks, *(Text(note, style="dim") for note in _NOTES), Text(f"goals: {said}"))
 
 
-def _block(rows: Sequence[Row]) -> Table:
+def _block(rows: Sequence[Row], changes: Mapping[int, Change | None]) -> Table:
     lay = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     with_solver = any(row.ours_solve is not None for row in rows)
     with_build = any(row.peer_build is not None for row in rows)
@@ -108,6 +120,8 @@ def _block(rows: Sequence[Row]) -> Table:
     lay.add_column("ratio", justify="right", no_wrap=True)
     if with_build:
         lay.add_column("with\nbuild", justify="right", no_wrap=True, vertical="bottom")
+    if changes:
+        lay.add_column("before", justify="right", no_wrap=True)
     lay.add_column("rounds", justify="right", no_wrap=True)
     lay.add_column("goal")
     lay.add_column("")
@@ -125,12 +139,17 @@ def _block(rows: Sequence[Row]) -> Table:
             _figure(row.peer, row.unit),
             _with_interval(row.ratio),
             *ratio_with_build,
+            *((_before(changes[id(row)]),) if changes else ()),
             str(row.ours.rounds) if row.ours is not None else "",
             row.goal.text() if row.peer_name or row.goal.bound is not None else "",
             Text("; ".join(_remarks(row)), style="red" if row.met is False else ""),
         )
         last = row.case
     return lay
+
+
+def _before(change: Change | None) -> str:
+    return "" if change is None else f"{_with_interval(change.before)} {change.verdict}"
 
 
 def _remarks(row: Row) -> Iterator[str]:

@@ -1,32 +1,52 @@
-"""Routing of given float32 scores, token-major in memory, against NumPy, Numba and PyTorch."""
+"""Routing of given float32 scores against NumPy, Numba, PyTorch, JAX and one read of the scores."""
 
 import functools
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
+from balancesim.batches import blocked
 from balancesim.bench.instances import Shape
-from balancesim.bench.rows import Row, at_least, compared, missing
+from balancesim.bench.rows import Row, at_least, at_most, compared, missing
 from balancesim.bench.timing import Call, Plan, interleaved
-from balancesim.routing import route, route_numba
+from balancesim.routing import route, route_blocked, route_numba
 from balancesim.types import FloatArray, IntArray
 
 AREA = "routing"
 NUMPY = "numpy argpartition"
 NUMBA = "numba insertion"
 TORCH = "torch.topk"
+JAX = "jax.lax.top_k"
+READ = "one read of the scores"
 
-# Factor over NumPy that each is to reach.
+
+class Goals(NamedTuple):
+    """Factors over peers that a layout is to reach at one shape; None: no goal."""
+
+    numpy: float | None
+    torch: float | None
+    numba: float | None = None
+
+
+class Case(NamedTuple):
+    """A shape, and what the array as it comes and the scores laid out before are to reach."""
+
+    shape: Shape
+    as_it_comes: Goals
+    laid_out: Goals
+
+
 _CASES = (
-    (Shape(16384, 64, 8), 10.0),
-    (Shape(4096, 256, 8), 10.0),
-    (Shape(65536, 8, 2), 10.0),
-    (Shape(8192, 16, 1), 8.0),
+    Case(Shape(16384, 64, 8), Goals(14.0, 10.0), Goals(25.0, 20.0, 7.0)),
+    Case(Shape(4096, 256, 8), Goals(14.0, 10.0), Goals(25.0, 20.0, 7.0)),
+    Case(Shape(65536, 8, 2), Goals(14.0, 10.0), Goals(25.0, 20.0, 7.0)),
+    Case(Shape(8192, 16, 1), Goals(10.0, 10.0), Goals(20.0, 20.0, 7.0)),
 )
-_TORCH_FACTOR = 10.0
+_FLOOR_FACTOR = 2.5
 _THREADS = 2
 
 
@@ -41,30 +61,29 @@ def routing(plan: Plan) -> Iterator[Row]:
     Yields
     ------
     Row
-        Per shape: the public function against each peer, and its work once the arguments are checked against
-        NumPy.
+        Per shape: the public function against each peer, its work once the arguments are checked, and the
+        same on scores that are `blocked`, also against one read of the scores.
     """
-    each = plan.share(4 * len(_CASES))
-    for shape, factor in _CASES:
-        yield from routing_of(each, shape, factor)
+    each = plan.share(10 * len(_CASES))
+    for case in _CASES:
+        yield from routing_of(each, case)
 
 
-def routing_of(plan: Plan, shape: Shape, factor: float | None) -> Iterator[Row]:
+def routing_of(plan: Plan, case: Case) -> Iterator[Row]:
     """Time one shape.
 
     Parameters
     ----------
     plan : Plan
         Rounds, and the time for one peer.
-    shape : Shape
-        The batch.
-    factor : float or None
-        What to reach over NumPy.
+    case : Case
+        The batch and its goals.
 
     Yields
     ------
     Row
     """
+    shape = case.shape
     rng = np.random.default_rng(0)
     scores = rng.standard_normal(shape[:2], dtype=np.float32)
     bias = (0.1 * rng.standard_normal(shape.n_experts)).astype(np.float32)
@@ -72,21 +91,70 @@ def routing_of(plan: Plan, shape: Shape, factor: float | None) -> Iterator[Row]:
         NUMPY: functools.partial(route_by_numpy, scores, bias, shape.k),
         NUMBA: functools.partial(route_by_insertion, scores, bias, shape.k),
     }
-    torch_route, note = _torch_route(scores, bias, shape.k)
-    if torch_route is not None:
-        peers[TORCH] = torch_route
-    goals = {NUMPY: factor, NUMBA: None, TORCH: _TORCH_FACTOR}
-    plan.say(f"{shape} against {', '.join(peers)}")
-    pairs = interleaved(functools.partial(route, scores, bias, k=shape.k), peers, plan)
-    for name in peers:
-        yield compared(AREA, str(shape), name, pairs[name], at_least(goals[name]))
-    if torch_route is None:
-        yield missing(AREA, str(shape), TORCH, at_least(_TORCH_FACTOR), note)
-    plan.say(f"{shape} with arguments checked before")
-    checked = functools.partial(route_numba, scores, bias, shape.k, False)
-    pairs = interleaved(checked, {NUMPY: peers[NUMPY]}, plan)
-    case = f"{shape}, arguments checked before"
-    yield compared(AREA, case, NUMPY, pairs[NUMPY], at_least(factor))
+    absent: dict[str, str] = {}
+    for name, make in ((TORCH, _torch_route), (JAX, _jax_route)):
+        found, note = make(scores, bias, shape.k)
+        if found is None:
+            absent[name] = note
+        else:
+            peers[name] = found
+    tiles = blocked(scores)
+    ways: dict[str, tuple[Call, Goals]] = {
+        f"{shape}": (functools.partial(route, scores, bias, k=shape.k), case.as_it_comes),
+        f"{shape}, arguments checked before": (
+            functools.partial(route_numba, scores, bias, shape.k, False),
+            case.as_it_comes,
+        ),
+        f"{shape}, blocked, arguments checked before": (
+            functools.partial(route_blocked, tiles, bias, shape.k, False),
+            case.laid_out,
+        ),
+    }
+    for name, (ours, goals) in ways.items():
+        plan.say(f"{name} against {', '.join(peers)}")
+        wanted = {NUMPY: goals.numpy, NUMBA: goals.numba, TORCH: goals.torch, JAX: None}
+        pairs = interleaved(ours, peers, plan)
+        for peer in peers:
+            yield compared(AREA, name, peer, pairs[peer], at_least(wanted[peer]))
+        for peer, note in absent.items():
+            yield missing(AREA, name, peer, at_least(wanted[peer]), note)
+    plan.say(f"{name} against {READ}")
+    floor = interleaved(ours, {READ: functools.partial(read_all, scores)}, plan)[READ]
+    speed = scores.nbytes / float(np.median([pair.peer.solve for pair in floor])) / 1e9
+    yield compared(AREA, name, READ, floor, at_most(_FLOOR_FACTOR), note=f"the read makes {speed:.0f} GB/s")
+
+
+def read_all(scores: FloatArray) -> float:
+    """Read scores once, on two threads, at the speed that memory or cache allows: the floor of any routing.
+
+    Parameters
+    ----------
+    scores : (T, E) ndarray of float32
+        The batch.
+
+    Returns
+    -------
+    float
+        Their sum, in no particular order.
+    """
+    threads = min(_THREADS, numba.get_num_threads())
+    numba.set_num_threads(threads)
+    return float(_reader()(scores.reshape(-1), threads).sum())
+
+
+@functools.cache
+def _reader() -> Any:
+    return numba.njit(parallel=True, cache=True, fastmath=True)(_read)
+
+
+def _read(values: Any, n_parts: Any) -> Any:
+    sums = np.zeros(n_parts, values.dtype)
+    for part in numba.prange(n_parts):
+        total = values.dtype.type(0.0)
+        for i in range(values.size * part // n_parts, values.size * (part + 1) // n_parts):
+            total += values[i]
+        sums[part] = total
+    return sums
 
 
 def route_by_numpy(scores: FloatArray, bias: FloatArray, k: int) -> tuple[IntArray, float]:
@@ -179,3 +247,17 @@ def _torch_route(scores: FloatArray, bias: FloatArray, k: int) -> tuple[Call | N
         return loads, float(top.values.sum(dtype=torch.float64))
 
     return run, ""
+
+
+def _jax_route(scores: FloatArray, bias: FloatArray, k: int) -> tuple[Call | None, str]:
+    """What routes with JAX, compiled, or why nothing does."""
+    if find_spec("jax") is None:
+        return None, "not installed: pip install jax"
+    jax: Any = import_module("jax")
+
+    def best(batch: Any, prices: Any) -> Any:
+        values, chosen = jax.lax.top_k(batch + prices, k)
+        return jax.numpy.bincount(chosen.ravel(), length=batch.shape[1]), values.sum()
+
+    compiled, batch, prices = jax.jit(best), jax.numpy.asarray(scores), jax.numpy.asarray(bias)
+    return lambda: jax.block_until_ready(compiled(batch, prices)), ""

@@ -75,6 +75,8 @@ class Row:
         The same with the peer's set-up.
     note : str
         What else there is to say, such as how to install a missing peer.
+    curve : tuple of (float, float)
+        What a fitted exponent was fitted to: sizes and seconds.
     """
 
     area: str
@@ -89,6 +91,7 @@ class Row:
     ratio: Estimate | None = None
     ratio_with_build: Estimate | None = None
     note: str = ""
+    curve: tuple[tuple[float, float], ...] = ()
 
     @property
     def met(self) -> bool | None:
@@ -117,6 +120,7 @@ class Row:
             "goal": self.goal.bound,
             "met": self.met,
             "note": self.note,
+            "curve": [list(point) for point in self.curve],
         }
 
 

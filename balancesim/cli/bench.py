@@ -34,6 +34,11 @@ FIGURES = (".svg", ".png", ".pdf")
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw the ratios against their goals; SVG, PNG or PDF by the file's ending.",
 )
+@click.option(
+    "--against",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What an earlier run printed with --json: say which ratios are better or worse than then.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_context
 def bench_command(
@@ -43,18 +48,21 @@ def bench_command(
     budget: float | None,
     as_json: bool,
     figure: Path | None,
+    against: Path | None,
     quiet: bool,
 ) -> None:
-    """Measure AREAs: exact, routing, online, memory, startup; all of them by default.
+    """Measure AREAs: exact, routing, online, sweep, scaling, memory, startup; all of them by default.
 
     Rounds of ours and each peer's alternate after a warm-up; figures are medians, with intervals. A goal that
     is missed and a peer that is not installed are said in the table; neither makes the command fail.
     """
+    from balancesim.bench.against import changes, read_ratios
     from balancesim.bench.report import document, table
     from balancesim.cli.output import print_json, print_table
 
     if figure is not None:
         _check_figure(figure)
+    before = None if against is None else read_ratios(against)
     rows: list[Row] = []
     complete = False
     try:
@@ -63,10 +71,11 @@ def bench_command(
         complete = True
     except KeyboardInterrupt:
         click.echo("interrupted: the table holds what was measured before", err=True)
+    since = [] if before is None else changes(rows, before)
     if as_json:
-        print_json(document(rows, rounds=rounds, budget=budget, complete=complete))
+        print_json(document(rows, rounds=rounds, budget=budget, complete=complete, changes=since))
     else:
-        print_table(table(rows))
+        print_table(table(rows, since))
     if figure is not None and rows:
         from balancesim.bench.figure import draw
 

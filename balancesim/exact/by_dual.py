@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from balancesim.batches import in_parts
 from balancesim.exact.descent import FEW_ROWS, look, new_descent
 from balancesim.exact.feasibility import infeasible
 from balancesim.exact.problem import PARALLEL_FROM, AssignmentProblem
@@ -31,7 +32,6 @@ from balancesim.kernels.members import WORD_BITS
 from balancesim.kernels.newton import advance
 from balancesim.kernels.sample import descend_sample
 from balancesim.problem import balanced_load, cheapest_loads
-from balancesim.routing import in_parts
 from balancesim.types import Float64Array, IntArray
 
 _LOAD_IN_SAMPLE = 16

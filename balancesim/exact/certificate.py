@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from balancesim.batches import as_bias, in_parts
 from balancesim.errors import InputError
 from balancesim.exact.problem import PARALLEL_FROM, AssignmentProblem
 from balancesim.kernels.model import LANES
 from balancesim.problem import cheapest_loads
-from balancesim.routing import as_bias, in_parts
 from balancesim.types import Float64Array, IntArray
 
 _ROUNDING = 8.0 * float(np.finfo(np.float64).eps)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancesim.batches import check_masks, checked_scores, in_parts
 from balancesim.errors import InputError
 from balancesim.problem import load_limits
-from balancesim.routing import check_masks, checked_scores, in_parts
 from balancesim.types import Float64Array, IntArray
 
 PARALLEL_FROM = 1 << 17

@@ -5,12 +5,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancesim.batches import as_bias
 from balancesim.errors import InputError, unknown_name
 from balancesim.exact.certificate import Certificate, certify
 from balancesim.exact.problem import AssignmentProblem
 from balancesim.exact.solution import Answer, ExactSolution, SolveOutcome, SolveStatus
 from balancesim.numbers import check_positive
-from balancesim.routing import as_bias
 from balancesim.types import Float64Array
 
 METHODS = ("dual", "highs", "cvxpy", "cvxpy-clarabel")

@@ -1,4 +1,4 @@
-"""Routing of scores that are already there: token-major arrays, tile by tile."""
+"""Routing of scores that are already there, tile by tile: token-major arrays, or tiles laid out before."""
 
 import numpy as np
 
@@ -41,6 +41,22 @@ def has_special(bits, n_experts, n_lanes, exponent):
     return largest == ones
 
 
+@inner
+def route_tile(tile, bias, k, n_experts, n_lanes, token, top, group, sums, loads, values, experts):
+    """Route one tile, whose first token is ``token``; see `route_tokens` for what is written."""
+    find_top(tile, bias, k, top, group, n_lanes)
+    count_loads(tile, bias, k, n_experts, top, n_lanes, loads)
+    for t in range(n_lanes):
+        sums[t] = 0.0
+    add_sums(top, k, n_lanes, sums)
+    value = 0.0
+    for t in range(n_lanes):
+        value += sums[t]
+    values[token // LANES] = value
+    if experts.shape[0] > 0:
+        write_experts(tile, bias, k, n_experts, top, n_lanes, token, experts)
+
+
 @kernel
 def route_tokens(scores, bias, k, groups, first, last, loads, values, experts, exponent):
     """Route tokens ``first:last`` of (T, E) scores.
@@ -72,15 +88,36 @@ def route_tokens(scores, bias, k, groups, first, last, loads, values, experts, e
         if groups.n_groups > 0:
             limit_groups(tile, bias, n_experts, groups, n_lanes, group_score, limited)
             allowed = limited
-        find_top(allowed, bias, k, top, group, n_lanes)
-        count_loads(allowed, bias, k, n_experts, top, n_lanes, loads)
+        route_tile(allowed, bias, k, n_experts, n_lanes, token, top, group, sums, loads, values, experts)
+    return special
+
+
+@kernel
+def route_blocks(blocks, bias, k, n_experts, n_tokens, first, last, loads, values, experts):
+    """Route tokens ``first:last`` of ``blocks`` (n_tiles, n_rows(E), LANES), as `fill_blocks` writes them.
+
+    The other arguments are those of `route_tokens`.
+    """
+    top = np.empty((n_ranks(k), LANES), blocks.dtype)
+    group = np.empty((8, LANES), blocks.dtype)
+    sums = np.empty(LANES)
+    for token in range(first, last, LANES):
+        tile = blocks[token // LANES]
+        n_lanes = min(LANES, n_tokens - token)
+        route_tile(tile, bias, k, n_experts, n_lanes, token, top, group, sums, loads, values, experts)
+
+
+@kernel
+def fill_blocks(scores, first, last, blocks, exponent):
+    """Lay tokens ``first:last`` of (T, E) scores out as tiles; return whether a score is not finite."""
+    n_experts = scores.shape[1]
+    rows = np.empty(LANES, np.int64)
+    special = False
+    for token in range(first, last, LANES):
+        n_lanes = min(LANES, last - token)
         for t in range(n_lanes):
-            sums[t] = 0.0
-        add_sums(top, k, n_lanes, sums)
-        value = 0.0
-        for t in range(n_lanes):
-            value += sums[t]
-        values[token // LANES] = value
-        if experts.shape[0] > 0:
-            write_experts(allowed, bias, k, n_experts, top, n_lanes, token, experts)
+            rows[t] = token + t
+        tile = blocks[token // LANES]
+        load_tile(scores, rows, n_lanes, tile)
+        special = special or has_special(tile.view(exponent.dtype), n_experts, n_lanes, exponent)
     return special

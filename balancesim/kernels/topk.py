@@ -85,50 +85,35 @@ def sort8(a, b, c, d, e, f, g, h):
     return a, b, c, d, e, f, g, h
 
 
-@inner
-def absorb1(tile, bias, row, top, n_lanes):
-    """Merge eight experts' biased scores into a running maximum."""
-    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
-    b4, b5, b6, b7 = bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7]
-    for t in range(n_lanes):
-        a = hi(hi(tile[row, t] + b0, tile[row + 1, t] + b1), hi(tile[row + 2, t] + b2, tile[row + 3, t] + b3))
-        c = hi(
-            hi(tile[row + 4, t] + b4, tile[row + 5, t] + b5), hi(tile[row + 6, t] + b6, tile[row + 7, t] + b7)
-        )
-        top[0, t] = hi(top[0, t], hi(a, c))
+@inline
+def largest(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7):
+    """The largest of eight experts' biased scores."""
+    a = hi(hi(tile[row, t] + b0, tile[row + 1, t] + b1), hi(tile[row + 2, t] + b2, tile[row + 3, t] + b3))
+    b = hi(hi(tile[row + 4, t] + b4, tile[row + 5, t] + b5), hi(tile[row + 6, t] + b6, tile[row + 7, t] + b7))
+    return hi(a, b)
 
 
-@inner
-def absorb2(tile, bias, row, top, n_lanes):
-    """Merge eight experts' biased scores into the running two largest."""
-    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
-    b4, b5, b6, b7 = bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7]
-    for t in range(n_lanes):
-        a, b = sort2(tile[row, t] + b0, tile[row + 1, t] + b1)
-        c, d = sort2(tile[row + 2, t] + b2, tile[row + 3, t] + b3)
-        a, b = hi(a, c), hi(lo(a, c), hi(b, d))
-        c, d = sort2(tile[row + 4, t] + b4, tile[row + 5, t] + b5)
-        e, f = sort2(tile[row + 6, t] + b6, tile[row + 7, t] + b7)
-        c, d = hi(c, e), hi(lo(c, e), hi(d, f))
-        a, b = hi(a, c), hi(lo(a, c), hi(b, d))
-        c, d = top[0, t], top[1, t]
-        top[0, t], top[1, t] = hi(a, c), hi(lo(a, c), hi(b, d))
+@inline
+def merge2(a, b, c, d):
+    """The two largest of two descending pairs."""
+    return hi(a, c), hi(lo(a, c), hi(b, d))
 
 
-@inner
-def absorb4(tile, bias, row, top, n_lanes):
-    """Merge four experts' biased scores into the running four largest."""
-    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
-    for t in range(n_lanes):
-        a, b, c, d = sort4(
-            tile[row, t] + b0, tile[row + 1, t] + b1, tile[row + 2, t] + b2, tile[row + 3, t] + b3
-        )
-        a, b, c, d = merge4(hi(top[0, t], d), hi(top[1, t], c), hi(top[2, t], b), hi(top[3, t], a))
-        top[0, t], top[1, t], top[2, t], top[3, t] = a, b, c, d
+@inline
+def largest2(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7):
+    """The two largest of eight experts' biased scores."""
+    a, b = sort2(tile[row, t] + b0, tile[row + 1, t] + b1)
+    c, d = sort2(tile[row + 2, t] + b2, tile[row + 3, t] + b3)
+    a, b = merge2(a, b, c, d)
+    c, d = sort2(tile[row + 4, t] + b4, tile[row + 5, t] + b5)
+    e, f = sort2(tile[row + 6, t] + b6, tile[row + 7, t] + b7)
+    c, d = merge2(c, d, e, f)
+    return merge2(a, b, c, d)
 
 
 @inline
 def sorted_group(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7):
+    """Eight experts' biased scores, descending."""
     return sort8(
         tile[row, t] + b0,
         tile[row + 1, t] + b1,
@@ -139,6 +124,46 @@ def sorted_group(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7):
         tile[row + 6, t] + b6,
         tile[row + 7, t] + b7,
     )
+
+
+@inner
+def absorb1(tile, bias, row, top, n_lanes):
+    """Merge eight experts' biased scores into the running maximum; row 0 begins it."""
+    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
+    b4, b5, b6, b7 = bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7]
+    if row == 0:
+        for t in range(n_lanes):
+            top[0, t] = largest(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7)
+    else:
+        for t in range(n_lanes):
+            top[0, t] = hi(top[0, t], largest(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7))
+
+
+@inner
+def absorb2(tile, bias, row, top, n_lanes):
+    """Merge eight experts' biased scores into the running two largest; row 0 begins them."""
+    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
+    b4, b5, b6, b7 = bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7]
+    if row == 0:
+        for t in range(n_lanes):
+            top[0, t], top[1, t] = largest2(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7)
+    else:
+        for t in range(n_lanes):
+            a, b = largest2(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7)
+            top[0, t], top[1, t] = merge2(top[0, t], top[1, t], a, b)
+
+
+@inner
+def absorb4(tile, bias, row, top, n_lanes):
+    """Merge four experts' biased scores into the running four largest; row 0 begins them."""
+    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
+    for t in range(n_lanes):
+        a, b, c, d = sort4(
+            tile[row, t] + b0, tile[row + 1, t] + b1, tile[row + 2, t] + b2, tile[row + 3, t] + b3
+        )
+        if row > 0:
+            a, b, c, d = merge4(hi(top[0, t], d), hi(top[1, t], c), hi(top[2, t], b), hi(top[3, t], a))
+        top[0, t], top[1, t], top[2, t], top[3, t] = a, b, c, d
 
 
 @inner
@@ -210,10 +235,6 @@ def find_top(tile, bias, k, top, group, n_lanes):
     ``tile`` and ``bias`` have a multiple of eight rows, minus infinity and zero past the last expert;
     ``group`` (8, LANES) is scratch space.
     """
-    nothing = tile.dtype.type(-np.inf)
-    for rank in range(top.shape[0]):
-        for t in range(n_lanes):
-            top[rank, t] = nothing
     n = tile.shape[0]
     if k == 1:
         for row in range(0, n, 8):
@@ -225,9 +246,14 @@ def find_top(tile, bias, k, top, group, n_lanes):
         for row in range(0, n, 4):
             absorb4(tile, bias, row, top, n_lanes)
     elif k <= 8:
-        for row in range(0, n, 8):
+        load_group(tile, bias, 0, top, n_lanes)
+        for row in range(8, n, 8):
             absorb8(tile, bias, row, top, n_lanes)
     else:
+        nothing = tile.dtype.type(-np.inf)
+        for rank in range(top.shape[0]):
+            for t in range(n_lanes):
+                top[rank, t] = nothing
         for row in range(0, n, 8):
             load_group(tile, bias, row, group, n_lanes)
             # After i groups only the first 8 i ranks are filled.
@@ -239,7 +265,21 @@ def find_top(tile, bias, k, top, group, n_lanes):
 def count_loads(tile, bias, k, n_experts, top, n_lanes, loads):
     """Add the tile's tokens per expert to ``loads`` (E,); ties at the K-th place go to the lower index."""
     counted = np.int64(0)
-    for e in range(n_experts):
+    for e in range(0, n_experts - 3, 4):
+        b0, b1, b2, b3 = bias[e], bias[e + 1], bias[e + 2], bias[e + 3]
+        n0, n1, n2, n3 = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
+        for t in range(n_lanes):
+            least = top[k - 1, t]
+            n0 += np.int32(tile[e, t] + b0 >= least)
+            n1 += np.int32(tile[e + 1, t] + b1 >= least)
+            n2 += np.int32(tile[e + 2, t] + b2 >= least)
+            n3 += np.int32(tile[e + 3, t] + b3 >= least)
+        loads[e] += n0
+        loads[e + 1] += n1
+        loads[e + 2] += n2
+        loads[e + 3] += n3
+        counted += n0 + n1 + n2 + n3
+    for e in range(n_experts // 4 * 4, n_experts):
         b = bias[e]
         reached = np.int32(0)
         for t in range(n_lanes):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from balancesim.batches import check_masks
 from balancesim.errors import InputError
 from balancesim.numbers import check_int
 from balancesim.rng import check_seed
-from balancesim.routing import check_masks
 from balancesim.sources.base import Source, alias_table, check_choice, check_step, draw_from, rows_model
 from balancesim.sources.files import read_array
 from balancesim.types import FloatArray

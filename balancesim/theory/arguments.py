@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from balancesim.batches import as_bias
 from balancesim.errors import InputError
 from balancesim.numbers import check_int
 from balancesim.problem import check_sizes
-from balancesim.routing import as_bias
 from balancesim.sources import Source
 from balancesim.types import Float64Array
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from balancesim.batches import check_masks
 from balancesim.errors import InputError
-from balancesim.routing import check_masks
 from balancesim.types import Estimate, Float64Array, IntArray
 
 _Z95 = 1.959963984540054

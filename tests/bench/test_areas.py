@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from balancesim.bench import AREAS, exact, exact_peers, online, process, routing
+from balancesim.bench import AREAS, exact, exact_peers, online, process, routing, scaling, sweep
 from balancesim.bench.exact_ours import Gaps, Ours
 from balancesim.bench.instances import FAMILIES, Shape, normal
 from balancesim.bench.timing import Parts, Plan
@@ -143,18 +143,45 @@ def test_routing_peers_agree() -> None:
 
 def test_routing_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    found = list(routing.routing_of(ONCE, TINY, 1e9))
-    assert [row.peer_name for row in found] == [
-        routing.NUMPY, routing.NUMBA, routing.TORCH, routing.NUMPY,
-    ]  # fmt: skip
-    assert [row.verdict for row in found] == ["missed", "", "not measured", "missed"]
+    monkeypatch.setitem(sys.modules, "jax", None)
+    case = routing.Case(TINY, routing.Goals(1e9, 10.0), routing.Goals(0.0, 20.0, 1e9))
+    found = list(routing.routing_of(ONCE, case))
+    peers = [routing.NUMPY, routing.NUMBA, routing.TORCH, routing.JAX]
+    assert [row.peer_name for row in found] == [*peers, *peers, *peers, routing.READ]
+    assert [row.verdict for row in found[:4]] == ["missed", "", "not measured", ""]
+    assert [row.verdict for row in found[8:11]] == ["reached", "missed", "not measured"]
     assert found[2].note == "not installed: pip install torch"
+    assert found[-1].goal.text() == "ours / peer at most 2.5"
+    assert "GB/s" in found[-1].note
+
+
+def test_the_read_reads_all() -> None:
+    scores = np.random.default_rng(0).integers(0, 9, (1000, 8)).astype(np.float32)
+    assert routing.read_all(scores) == scores.sum()
 
 
 def test_online_rows() -> None:
-    row = online.step(ONCE, TINY, n_rules=2, n_steps=3, factor=None)
-    assert row.unit == "s per step and rule"
-    assert row.case == "64x8 K=2, 2 rules a draw"
+    rows = list(online.step(ONCE, TINY, n_rules=2, n_steps=3, factor=None))
+    assert [row.peer_name for row in rows] == [online.NUMPY, online.MKL]
+    assert {row.unit for row in rows if row.ours} == {"s per step and rule"}
+    assert {row.case for row in rows} == {"64x8 K=2, 2 rules a draw"}
+
+
+def test_sweep_rows() -> None:
+    rows = list(sweep.workers(ONCE, horizon=20))
+    assert [row.peer_name for row in rows] == ["one worker", "two unlinked processes"]
+    assert [row.goal.text() for row in rows] == ["peer / ours at least 1.8", "peer / ours at least 0.9"]
+
+
+def test_scaling_rows() -> None:
+    axis = scaling.Axis("n_tokens", (64, 128), 1.05, 1.1)
+    row = scaling.exponent(ONCE, axis)
+    assert row.case == "exponent of time in n_tokens, 64 to 128"
+    assert [size for size, _ in row.curve] == [64.0, 128.0]
+    assert row.ours is not None
+    (_, low), (_, high) = row.curve
+    assert row.ours.median == pytest.approx(np.log2(high / low))
+    assert scaling.peak(ONCE, axis).goal.text() == "ours / peer at most 1.1"
 
 
 def test_startup_runs_the_command() -> None:

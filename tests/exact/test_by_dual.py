@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import balancesim as bs
-from balancesim import routing, sources
+from balancesim import batches, sources
 
 GAP = 1e-12
 
@@ -112,10 +112,10 @@ def test_any_start_will_do(bias):
 @pytest.mark.parametrize("kind", ["normal", "tied"])
 def test_same_bits_for_any_number_of_threads(monkeypatch, kind):
     scores = scores_of(kind, 40_001, 33, 5)
-    assert scores.size > routing._PARALLEL_FROM
-    monkeypatch.setattr(routing, "_n_threads", lambda: 3)
+    assert scores.size > batches._PARALLEL_FROM
+    monkeypatch.setattr(batches, "_n_threads", lambda: 3)
     several = check(bs.solve(scores, k=5))
-    monkeypatch.setattr(routing, "_n_threads", lambda: 1)
+    monkeypatch.setattr(batches, "_n_threads", lambda: 1)
     one = check(bs.solve(scores, k=5))
     assert (several.experts == one.experts).all()
     assert (several.bias == one.bias).all()

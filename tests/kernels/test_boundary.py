@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancesim.batches import padded
 from balancesim.kernels.boundary import Boundary, find_boundary, find_near, find_pair, make_boundary
 from balancesim.kernels.jit import kernel
 from balancesim.kernels.members import n_words
 from balancesim.kernels.model import LANES, n_rows
-from balancesim.routing import padded
 from tests import naive
 from tests.conftest import INTERPRETED
 from tests.kernels.instances import experts_of, masked, quarters

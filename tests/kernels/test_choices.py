@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 import balancesim as bs
 from balancesim.balancers import AlfLB, Delayed
+from balancesim.batches import padded
 from balancesim.kernels import choices
 from balancesim.kernels.jit import kernel
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.rules import first_token, within
 from balancesim.kernels.topk import find_top, n_ranks
-from balancesim.routing import padded
 from balancesim.simulation import simulate
 from balancesim.sources import Normal
 from tests import naive

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from balancesim import sources
+from balancesim.batches import padded
 from balancesim.kernels.dual import dual_pass
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.scores import draw_pointer
-from balancesim.routing import padded
 from tests import naive
 
 WIDTH = 0.2

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from balancesim.batches import padded
 from balancesim.kernels.choices import NO_GROUPS
-from balancesim.kernels.model import LANES
-from balancesim.kernels.route import route_tokens
-from balancesim.routing import padded
+from balancesim.kernels.model import LANES, n_rows
+from balancesim.kernels.route import fill_blocks, route_blocks, route_tokens
 from tests import naive
 from tests.conftest import INTERPRETED
 from tests.strategies import batches
@@ -29,8 +29,24 @@ def route(scores, bias, k, experts=True):
     return loads, values.sum(), chosen
 
 
+def route_laid_out(scores, bias, k):
+    n_tokens, n_experts = scores.shape
+    tiles = np.full((-(-n_tokens // LANES), n_rows(n_experts), LANES), np.nan, scores.dtype)
+    tiles[-1] = -np.inf
+    fill_blocks(np.ascontiguousarray(scores), 0, n_tokens, tiles, EXPONENT[scores.dtype])
+    loads, chosen = np.zeros(n_experts, np.int64), np.full((n_tokens, k), -1)
+    values = np.full(len(tiles), np.nan)
+    prices = padded(bias.astype(scores.dtype))
+    route_blocks(tiles, prices, k, n_experts, n_tokens, 0, n_tokens, loads, values, chosen)
+    return loads, values.sum(), chosen
+
+
 def check(scores, bias, k):
     loads, value, chosen = route(scores, bias, k)
+    again = route_laid_out(scores, bias, k)
+    assert again[0].tolist() == loads.tolist()
+    assert again[1] == value
+    assert again[2].tolist() == chosen.tolist()
     expected = naive.choose(scores, bias, k)
     assert chosen.tolist() == expected
     assert loads.tolist() == naive.loads_of(expected, scores.shape[1])
