@@ -75,14 +75,14 @@ def step_change(scores: ArrayLike, bias: ArrayLike, new_bias: ArrayLike, *, k: i
     heavy tails cost no digits. Two sorts of the batch. Source: theory.md D1, D2.
     """
     before = find_leads(scores, bias, k)
-    after = find_leads(scores, new_bias, k)
     n_tokens, n_experts = before.order.shape
     prices, moved = as_bias(bias, n_experts, "bias"), as_bias(new_bias, n_experts, "new_bias")
-    line = DualLine(before, moved - prices, k)
+    after = find_leads(scores, moved, k)
+    delta = moved - prices
+    line = DualLine(before, delta, k)
     benefits = np.zeros(n_tokens)
     rows, gains = line.gains(1.0)
     benefits[rows] = gains.sum(axis=1)
-    delta = moved - prices
     change = math.fsum(_changes(np.asarray(scores, np.float64), prices, moved, before, after, k))
     balanced = n_tokens * k
     ceiling = math.fsum(delta * (after.loads * n_experts - balanced)) / n_experts
