@@ -68,17 +68,27 @@ def breakpoint_gap(scores: ArrayLike) -> Fraction:
     n_tokens, n_experts = array.shape
     if n_tokens < 2:
         raise InputError("`scores` must hold at least 2 tokens: one has no gap, and every step size will do")
-    least, where = math.inf, (0, 0, 0, 0)
+    found = []
     for k, j in itertools.combinations(range(n_experts), 2):
         point, error = two_sum(array[:, k], -array[:, j])
         order = np.lexsort((error, point))
-        gaps = np.diff(point[order]) + np.diff(error[order])
-        place = int(gaps.argmin())
-        if gaps[place] < least:
-            least, where = float(gaps[place]), (int(order[place]), int(order[place + 1]), k, j)
-    i, m, k, j = where
-    low, high = (Fraction(float(array[t, k])) - Fraction(float(array[t, j])) for t in (i, m))
-    return high - low
+        found.append(_least_gap(point[order], error[order]))
+    return min(found)
+
+
+def _least_gap(point: Float64Array, error: Float64Array) -> Fraction:
+    """Return the least difference of neighbours among sorted numbers, each a rounded value and the rest."""
+    upper, upper_rest = two_sum(point[1:], -point[:-1])
+    lower, lower_rest = two_sum(error[1:], -error[:-1])
+    total, rest = two_sum(upper, lower)
+    rounded = total + (rest + (upper_rest + lower_rest))
+    exact = (rest == 0.0) & (upper_rest == 0.0) & (lower_rest == 0.0)
+    candidates = rounded <= rounded.min() * (1.0 + 1e-15)
+    found = {Fraction(float(gap)) for gap in np.unique(total[candidates & exact])}
+    for i in np.flatnonzero(candidates & ~exact):
+        high, low = (Fraction(float(point[t])) + Fraction(float(error[t])) for t in (i + 1, i))
+        found.add(high - low)
+    return min(found)
 
 
 def balance_band(n_tokens: int, n_experts: int, k: int) -> tuple[Fraction, Fraction]:
