@@ -118,7 +118,7 @@ def preference(findings: Findings) -> Figure:
         )
     moved.axvspan(edges[0], 0.05, color="0.93", zorder=0.0)
     style.decades(moved, y=True)
-    moved.set(xlabel="delta of the entered less that of the left expert", ylabel="pairs")
+    moved.set(xlabel="delta of the entered less that of the left [score units]", ylabel="pairs")
     moved.set_title("dyadic scores: nothing at or below 0", loc="left")
     figure.legend(loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=3, fontsize=6.8)
     gaps.hist(np.asarray(data["gaps"]), bins=[0.1 * i for i in range(26)], color=style.COLOURS["harmonic"])

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 import balancesim as bs
-from balancesim.checks import Case, Depth, Findings, at_most, statement
+from balancesim.checks import Case, Depth, Findings, at_least, at_most, statement
 from balancesim.theory import SignRun, balance_band, breakpoint_gap, preference, sign_run
 from balancesim.types import Float64Array, IntArray
 from paper_checks.primal_dual import deterministic_figures as figures
-from paper_checks.primal_dual.fixed_batch import dyadic_normal, pairs_against, residues
+from paper_checks.primal_dual.fixed_batch import dyadic_normal, pairs_against, residues, widest_cycle
 
 _OURS = "our derivation of a claim of [H] arXiv:2512.03915"
 _SAME = "the scores are the same at every step"
@@ -149,8 +149,8 @@ def _quarters(cases: list[Case]) -> dict[str, Any]:
     caption="(a) max|A - L| along runs with the largest admissible u; marks: the step from which on it stays "
     "within E - 1. (b) Its largest value in the cycle that a run ends in, against u relative to the largest "
     "admissible: every dot an instance; beyond 1 the hypothesis is not met, and loads come to swing by "
-    "several times E - 1 (dashed). (c) Steps until the band is entered for good, against T: the closest breakpoints "
-    "decide u, and for normal scores they close in like 1/T^2.",
+    "several times E - 1 (dashed). (c) Steps until the band is entered for good, against T: the closest "
+    "breakpoints decide u, and for normal scores they close in like 1/T^2.",
 )
 def balance(depth: Depth) -> Findings:
     """Run the sign rule to its cycle on residues and on dyadic normal scores."""
@@ -188,6 +188,7 @@ def balance(depth: Depth) -> Findings:
             at_most(what, "instances that do not stay within E - 1", float(missing), 0.0),
             at_most(what, "instances without a cycle in 60,000 steps", float(no_cycle), 0.0),
         ]
+    _attained(cases)
     _beyond(depth, cases, data)
     _entries(depth, cases, data)
     n_runs = len(sizes) * n_instances
@@ -208,6 +209,20 @@ def _add_path(data: dict[str, Any], name: str, run: SignRun) -> None:
     data["paths"].append(name)
     data[f"path{place}"] = path[:_SHOWN]
     data[f"entered{place}"] = -1 if run.entered is None else run.entered
+
+
+def _attained(cases: list[Case]) -> None:
+    """Hold that the sharper band cannot be narrower: instances made to swing as far."""
+    for n_experts in (3, 4, 8, 16):
+        for integral in (True, False):
+            scores = widest_cycle(n_experts, integral=integral)
+            apart = breakpoint_gap(scores) >= 2
+            run = sign_run(scores, k=1, step_size=1.0, horizon=100)
+            swing = Fraction(float(run.deviation.max())).limit_denominator(n_experts)
+            below = balance_band(len(scores), n_experts, 1)[0]
+            what = f"made to swing, E={n_experts}, T={len(scores)}"
+            unmet = None if apart and run.cycle_start == 0 else "breakpoints 2u apart, a cycle from the start"
+            cases.append(at_least(what, "max|A - L| / sharper band", float(swing / below), 1.0, unmet=unmet))
 
 
 def _beyond(depth: Depth, cases: list[Case], data: dict[str, Any]) -> None:

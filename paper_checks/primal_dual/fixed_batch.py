@@ -123,6 +123,33 @@ def residues(n_tokens: int, n_experts: int, rng: np.random.Generator) -> Float64
     return np.asarray((np.outer(tokens, slopes) + shifts) % prime, np.float64)
 
 
+def widest_cycle(n_experts: int, *, integral: bool) -> Float64Array:
+    """Scores for K = 1 on which the sign rule with u = 1 swings as far as D5's sharper band, from price 0 on.
+
+    With L = E - 2 (``integral``) expert 1 has L + 1 tokens, expert 2 L - 1, the others L: one token hangs
+    between each of the others and 1, and 2, and one between 1 and 2; all move in one step, and back in the
+    next. With L = E - 2 + 1/E expert 1 has E - 1 tokens, the others E - 2: one hangs between 1 and each other.
+    """
+    first, second, *others = range(n_experts)
+    if integral:
+        hanging = [(first, second, 1.0)]
+        hanging += [(first, other, 0.5) for other in others] + [(other, second, 0.5) for other in others]
+        settled = (n_experts - 3) * [second, *others]
+    else:
+        hanging = [(first, other, 1.0) for other in range(1, n_experts)]
+        settled = (n_experts - 2) * list(range(1, n_experts))
+    n_tokens = len(hanging) + len(settled)
+    prime = next(p for p in range(n_tokens + 1, 10**6) if all(p % d for d in range(2, p)))
+    # Far below what is chosen, and all breakpoints with such a score 10 or more apart.
+    token, slope = np.arange(1, n_tokens + 1), np.arange(1, n_experts + 1)
+    scores = np.asarray(-20.0 * prime - 10.0 * (np.outer(token, slope) % prime))
+    for row, (preferred, next_best, lead) in zip(scores, hanging, strict=False):
+        row[preferred], row[next_best] = 0.0, -lead
+    for row, preferred in zip(scores[len(hanging) :], settled, strict=True):
+        row[preferred] = 0.0
+    return scores
+
+
 def dyadic_normal(n_tokens: int, n_experts: int, rng: np.random.Generator) -> Float64Array:
     """Normal scores in units of 2**-20: differences, and sums with multiples of such units, are exact."""
     return np.asarray(np.round(rng.normal(size=(n_tokens, n_experts)) * 2.0**20) / 2.0**20)

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from balancesim import balancers, simulate, sources
 from balancesim.errors import InputError
 from balancesim.theory import balance_band, breakpoint_gap, sign_run
+from paper_checks.primal_dual.fixed_batch import widest_cycle
 from tests.strategies import separated
 
 
@@ -71,44 +72,32 @@ def test_breakpoints_are_exact(scores):
     assert breakpoint_gap(scores) == slow_gap(scores)
 
 
+@pytest.mark.parametrize("n_experts", [3, 4, 5, 8])
+@pytest.mark.parametrize("integral", [True, False])
+def test_the_band_is_attained_for_ever(n_experts, integral):
+    """E - 2 and E - 2 + 1/E come back every other step: neither can be lowered."""
+    scores = widest_cycle(n_experts, integral=integral)
+    assert breakpoint_gap(scores) >= 2
+    run = sign_run(scores, k=1, step_size=1.0, horizon=10)
+    assert (run.cycle_start, run.period) == (0, 2)
+    widest = Fraction(n_experts - 2) + (0 if integral else Fraction(1, n_experts))
+    assert run.deviation.max() == float(widest)
+    assert max(balance_band(len(scores), n_experts, 1)) == widest
+
+
 @pytest.mark.parametrize(
-    ("scores", "k"),
+    ("scores", "k", "cycle"),
     [
-        (
-            [
-                [12, 84, 19, 137],
-                [176, 29, 13, 5],
-                [13, 201, 140, 40],
-                [148, 157, 114, 198],
-                [19, 31, 196, 180],
-                [0, 50, 175, 165],
-                [103, 56, 4, 83],
-                [161, 200, 171, 14],
-            ],
-            3,
-        ),
+        ([[0, 3, 3], [2, 0, 1], [4, 3, 2]], 1, [[2, 0, 1], [0, 2, 1]]),
+        ([[1, 4, 0], [4, 2, 0], [1, 5, 2], [3, 2, 1]], 1, [[1, 1, 2], [2, 2, 0]]),
     ],
 )
-def test_the_band_is_attained_for_ever(scores, k):
-    """Integer L, E = 4: max|A - L| = 2 = E - 2 comes back in the cycle, so that E - 2 cannot be lowered."""
+def test_small_cycles(scores, k, cycle):
+    """The examples of docs/theory.md."""
     scores = np.array(scores, float)
-    gap = breakpoint_gap(scores)
-    run = sign_run(scores, k=k, step_size=float(gap / 2), horizon=5000)
-    assert run.period is not None
-    assert run.deviation[run.cycle_start :].max() == 2.0
-
-
-def test_fractional_band_is_attained_for_ever():
-    """E = 3, T K = 1 mod 3: A = L - 4/3 = L - (E - 2 + 1/E) in the cycle."""
-    found = set()
-    rng = np.random.default_rng(2)
-    for _ in range(60):
-        scores = rng.integers(0, 50, size=(7, 3)).astype(float)
-        gap = breakpoint_gap(scores)
-        if gap > 0:
-            run = sign_run(scores, k=1, step_size=float(gap / 2), horizon=5000)
-            found.add(int((7 - 3 * run.loads[run.cycle_start :]).max()))
-    assert max(found) == 4
+    assert breakpoint_gap(scores) == 1
+    run = sign_run(scores, k=k, step_size=0.5, horizon=100)
+    assert run.loads[run.cycle_start :].tolist() == cycle
 
 
 @pytest.mark.parametrize("n_experts", range(2, 9))
