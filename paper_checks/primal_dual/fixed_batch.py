@@ -128,7 +128,7 @@ def widest_cycle(n_experts: int, *, integral: bool) -> Float64Array:
 
     With L = E - 2 (``integral``) expert 1 has L + 1 tokens, expert 2 L - 1, the others L: one token hangs
     between each of the others and 1, and 2, and one between 1 and 2; all move in one step, and back in the
-    next. With L = E - 2 + 1/E expert 1 has E - 1 tokens, the others E - 2: one hangs between 1 and each other.
+    next. With L = E - 2 + 1/E expert 1 has E - 1 tokens, the others E - 2: one hangs between 1 and each.
     """
     first, second, *others = range(n_experts)
     if integral:
