@@ -34,16 +34,26 @@ class DualLine:
         self.slope_at_start = self._slope(leads.loads)
         """h'(0+) where no token ties at its K-th place; else a subgradient."""
 
-    def at(self, t: float) -> tuple[float, float]:
-        """Return h(t) and a subgradient there, for t >= 0."""
-        gains, slopes, better = self._swaps(t)[1:]
-        benefit = float(gains[better].sum())
-        return benefit + t * self.slope_at_start, self.slope_at_start + float(slopes[better].sum())
+    def at(self, t: float) -> tuple[float, float, float]:
+        """Return h(t), a subgradient there, and how far below 0 the tangent starts at t = 0, for t >= 0.
+
+        The tangent is slope * t - depth; the depth is a sum of leads, so that its zero is exact to rounding
+        however far from t it lies.
+        """
+        rows, worst, best = self._swaps(t)
+        lead, delta = self._leads.lead[rows], self._delta[rows]
+        apart = np.take_along_axis(lead, worst, 1) - np.take_along_axis(lead, best, 1)
+        slopes = np.take_along_axis(delta, best, 1) - np.take_along_axis(delta, worst, 1)
+        gains = t * slopes - apart
+        better = gains > 0.0
+        change = float(gains[better].sum()) + t * self.slope_at_start
+        return change, self.slope_at_start + float(slopes[better].sum()), float(apart[better].sum())
 
     def gains(self, t: float) -> tuple[IntArray, Float64Array]:
         """Return the tokens that switch between 0 and t and what each swap gains them, at least 0."""
-        rows, gains, _, _ = self._swaps(t)
-        return rows, np.maximum(gains, 0.0)
+        rows, worst, best = self._swaps(t)
+        moved = self._leads.lead[rows] + t * self._delta[rows]
+        return rows, np.maximum(np.take_along_axis(moved, best, 1) - np.take_along_axis(moved, worst, 1), 0.0)
 
     def slope_at_infinity(self) -> float:
         """Return the slope that h has in the end."""
@@ -56,14 +66,12 @@ class DualLine:
         n_experts = loads.size
         return math.fsum(self._direction * (loads * n_experts - int(loads.sum()))) / n_experts
 
-    def _swaps(self, t: float) -> tuple[IntArray, Float64Array, Float64Array, np.ndarray]:
-        """Rows of the tokens that switch; their swaps' gains, slopes, and whether each is a gain."""
+    def _swaps(self, t: float) -> tuple[IntArray, IntArray, IntArray]:
+        """Rows of the tokens that switch; in pairs, the places of their worst and of the best others."""
         k, n_swaps = self._k, self._n_swaps
         moved = self._leads.lead + t * self._delta
         rows = np.flatnonzero(moved[:, k:].max(axis=1) > moved[:, :k].min(axis=1))
-        moved, delta = moved[rows], self._delta[rows]
+        moved = moved[rows]
         worst = np.argsort(moved[:, :k], axis=1, kind="stable")[:, :n_swaps]
         best = k + np.argsort(-moved[:, k:], axis=1, kind="stable")[:, :n_swaps]
-        gains = np.take_along_axis(moved, best, 1) - np.take_along_axis(moved, worst, 1)
-        slopes = np.take_along_axis(delta, best, 1) - np.take_along_axis(delta, worst, 1)
-        return rows, gains, slopes, gains > 0.0
+        return rows, worst, best

@@ -58,17 +58,17 @@ def max_monotone_step(scores: ArrayLike, bias: ArrayLike, direction: ArrayLike, 
     # A length at which about half of the tokens could have switched.
     t = -float(np.median(leads.lead[:, k])) / float(np.ptp(delta))
     t = t if 0.0 < t < math.inf else 1.0
-    change, slope = line.at(t)
+    change, slope, depth = line.at(t)
     while change <= 0.0:
         # Left of t* a tangent that rises meets zero to the right of t*: Newton's step is then past it.
-        t = max(2.0 * t, t - change / slope if slope > 0.0 else 0.0)
+        t = max(2.0 * t, depth / slope if slope > 0.0 else 0.0)
         if t == math.inf:
             return t
-        change, slope = line.at(t)
+        change, slope, depth = line.at(t)
     while change > 0.0:
-        nearer = t - change / slope
-        if not 0.0 <= nearer < t:
+        nearer = depth / slope
+        if not nearer < t:
             break
         t = nearer
-        change, slope = line.at(t)
+        change, slope, depth = line.at(t)
     return t

@@ -106,6 +106,38 @@ def test_any_scale(size):
     assert max_monotone_step(scores, np.zeros(7), size * direction, k=2) == pytest.approx(plain / size)
 
 
+FAR = {
+    "heavy tails": lambda rng, shape: np.minimum(rng.pareto(0.1, size=shape), 1e60),
+    "one scale of many": lambda rng, shape: rng.normal(size=shape) * 10.0 ** rng.integers(-150, 150),
+    "float32": lambda rng, shape: rng.random(shape).astype(np.float32),
+    "close together, far from 0": lambda rng, shape: 1e9 + 1e-6 * rng.normal(size=shape),
+}
+
+
+@pytest.mark.parametrize("kind", FAR)
+def test_scores_and_prices_of_other_scales(kind):
+    """A first t far past t* must not cost t* its digits: Newton's step is a quotient of sums of leads."""
+    rng = np.random.default_rng(10)
+    n_tried = 0
+    while n_tried < 150:
+        n_experts = int(rng.integers(2, 6))
+        k = int(rng.integers(1, n_experts))
+        scores = FAR[kind](rng, (int(rng.integers(1, 8)), n_experts))
+        size = 10.0 ** rng.integers(-3, 3) if kind != "one scale of many" else np.abs(scores).max()
+        bias, direction = size * rng.normal(size=n_experts), rng.normal(size=n_experts)
+        split = step_change(scores, bias, bias + size * direction, k=k)
+        direction *= np.sign(split.descent)
+        exact = [
+            sorted((Fraction(float(x)) + Fraction(b) for x, b in zip(row, bias, strict=True)))
+            for row in scores
+        ]
+        if split.descent != 0.0 and all(row[-k] != row[-k - 1] for row in exact):
+            n_tried += 1
+            end = naive.line_end(scores.astype(np.float64), bias, direction, k)
+            found = Fraction(max_monotone_step(scores, bias, direction, k=k))
+            assert abs(found - end) <= ROUNDING * end
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_both_sides_on_heavy_tails(dtype):
     rng = np.random.default_rng(6)
