@@ -150,7 +150,7 @@ def _quarters(cases: list[Case]) -> dict[str, Any]:
     "within E - 1. (b) Its largest value in the cycle that a run ends in, against u relative to the largest "
     "admissible: every dot an instance; beyond 1 the hypothesis is not met, and loads come to swing by "
     "several times E - 1 (dashed). (c) Steps until the band is entered for good, against T: the closest "
-    "breakpoints decide u, and for normal scores they close in like 1/T^2.",
+    "breakpoints decide u, and for normal scores they close in like 1/T^2 (those with at least 1/(2T^2)).",
 )
 def balance(depth: Depth) -> Findings:
     """Run the sign rule to its cycle on residues and on dyadic normal scores."""

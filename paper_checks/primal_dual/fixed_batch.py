@@ -9,7 +9,7 @@ import numpy as np
 
 import balancesim as bs
 from balancesim import sources
-from balancesim.theory import StepChange, step_change
+from balancesim.theory import StepChange, breakpoint_gap, step_change
 from balancesim.types import Float64Array, FloatArray, IntArray
 
 SCHEDULES = ("sign", "constant", "harmonic", "sqrt")
@@ -151,8 +151,14 @@ def widest_cycle(n_experts: int, *, integral: bool) -> Float64Array:
 
 
 def dyadic_normal(n_tokens: int, n_experts: int, rng: np.random.Generator) -> Float64Array:
-    """Normal scores in units of 2**-20: differences, and sums with multiples of such units, are exact."""
-    return np.asarray(np.round(rng.normal(size=(n_tokens, n_experts)) * 2.0**20) / 2.0**20)
+    """Normal scores in units of 2**-40, breakpoints 1/(2 T^2) apart or more, as most are: a step is as long.
+
+    Differences of such scores, and sums with such steps, are exact.
+    """
+    while True:
+        scores = np.asarray(np.round(rng.normal(size=(n_tokens, n_experts)) * 2.0**40) / 2.0**40)
+        if 2 * n_tokens**2 * breakpoint_gap(scores) >= 1:
+            return scores
 
 
 def pairs_against(before: IntArray, after: IntArray, delta: Float64Array) -> tuple[int, Float64Array]:
