@@ -157,7 +157,7 @@ def balance(depth: Depth) -> Findings:
     rng = np.random.default_rng(41)
     cases: list[Case] = []
     data: dict[str, Any] = {"paths": []}
-    n_instances = depth.pick(12, 300)
+    n_instances = depth.pick(40, 400)
     n_fixed = n_touching = 0
     sizes = ((2, 1), (3, 1), (3, 2), (4, 3), (5, 3), (8, 2), (16, 4))
     for n_experts, k in sizes:
@@ -174,8 +174,7 @@ def balance(depth: Depth) -> Findings:
             if run.cycle_start is None:
                 no_cycle += 1
                 continue
-            cycle, load = run.loads[run.cycle_start :], Fraction(n_tokens * k, n_experts)
-            ends = load - int(cycle.min()), int(cycle.max()) - load
+            ends = _ends(run, n_tokens, n_experts, k)
             band = balance_band(n_tokens, n_experts, k)
             worst = max(worst, *(end - width for end, width in zip(ends, band, strict=True)))
             widest = max(widest, *ends)
@@ -198,6 +197,12 @@ def balance(depth: Depth) -> Findings:
         f"{_SWING}, median: {', '.join(f'{x:.2f} at {f:g}' for f, x in medians)} times the admissible u",
     )
     return Findings(cases, data, remarks)
+
+
+def _ends(run: SignRun, n_tokens: int, n_experts: int, k: int) -> tuple[Fraction, Fraction]:
+    """How far below and above L the loads of a run's cycle lie."""
+    cycle, load = run.loads[run.cycle_start :], Fraction(n_tokens * k, n_experts)
+    return load - int(cycle.min()), int(cycle.max()) - load
 
 
 def _add_path(data: dict[str, Any], name: str, run: SignRun) -> None:
@@ -229,7 +234,7 @@ def _beyond(depth: Depth, cases: list[Case], data: dict[str, Any]) -> None:
     """Leave the hypotheses out, one by one."""
     rng = np.random.default_rng(42)
     n_tokens, n_experts, k = 60, 4, 1
-    batches = [residues(n_tokens, n_experts, rng) for _ in range(depth.pick(10, 100))]
+    batches = [residues(n_tokens, n_experts, rng) for _ in range(depth.pick(20, 100))]
     admissible = [float(breakpoint_gap(scores) / 2) for scores in batches]
     factors = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
     swings = np.array(
@@ -260,7 +265,8 @@ def _entries(depth: Depth, cases: list[Case], data: dict[str, Any]) -> None:
     n_experts, k = 4, 1
     tokens = np.array([8, 16, 32, 64])
     for name, make in {"normal": dyadic_normal, "residues": residues}.items():
-        entered = np.empty((len(tokens), depth.pick(5, 40)))
+        entered = np.empty((len(tokens), depth.pick(11, 41)))
+        worst = Fraction(0)
         for row, n_tokens in enumerate(tokens):
             for column in range(entered.shape[1]):
                 scores = make(int(n_tokens), n_experts, rng)
@@ -269,8 +275,15 @@ def _entries(depth: Depth, cases: list[Case], data: dict[str, Any]) -> None:
                 step_size = float(breakpoint_gap(scores) / 2)
                 run = sign_run(scores, k=k, step_size=step_size, horizon=60_000)
                 entered[row, column] = np.nan if run.entered is None else run.entered
+                if run.period is not None:
+                    ends = _ends(run, int(n_tokens), n_experts, k)
+                    band = balance_band(int(n_tokens), n_experts, k)
+                    worst = max(worst, *(end - width for end, width in zip(ends, band, strict=True)))
         late = float(np.isnan(entered).sum())
         what = f"{name}, E={n_experts}, K={k}, T=8 to 64, {entered.size} instances"
-        cases.append(at_most(what, "instances outside E - 1 after 60,000 steps", late, 0.0))
+        cases += [
+            at_most(what, "instances outside E - 1 after 60,000 steps", late, 0.0),
+            at_most(what, "tokens outside the sharper band in the cycle", float(worst), 0.0),
+        ]
         data[f"entered {name}"] = entered
     data["tokens"] = tokens
