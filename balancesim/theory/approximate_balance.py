@@ -26,8 +26,8 @@ class SignRun(NamedTuple):
     deviation : (N,) ndarray of float64
         max_k |A_k - L| of each row.
     entered : int or None
-        The first row from which on every row lies within the band that was asked about; None if the last does
-        not.
+        The first row from which on every row, for ever if there is a cycle, lies within the band that was
+        asked about; None without one.
     cycle_start, period : int or None
         The first row whose state comes back, and after how many steps; a period of 1 is a fixed point. None
         if no state came back within the horizon.
@@ -190,11 +190,13 @@ def sign_run(
     deviation = np.abs(loads * n_experts - n_tokens * k).max(axis=1)
     width = Fraction(n_experts - 1) if band is None else Fraction(band)
     outside = np.flatnonzero(deviation > math.floor(width * n_experts))
-    last_outside = int(outside[-1]) if outside.size else -1
+    entered = int(outside[-1]) + 1 if outside.size else 0
+    # What a cycle leaves the band for comes back; without one the rows that were run must do.
+    stays = entered <= (len(rows) - 1 if cycle_start is None else cycle_start)
     return SignRun(
         loads=loads,
         deviation=deviation / n_experts,
-        entered=last_outside + 1 if last_outside + 1 < len(rows) else None,
+        entered=entered if stays else None,
         cycle_start=cycle_start,
         period=None if cycle_start is None else len(rows) - cycle_start,
     )

@@ -119,6 +119,18 @@ def test_larger_steps_leave_the_band():
     assert run.entered is None
 
 
+def test_a_cycle_that_leaves_the_band_has_not_entered_it():
+    scores = widest_cycle(4, integral=True)
+    run = sign_run(scores, k=1, step_size=1.0, horizon=10, band=1)
+    assert run.deviation.tolist() == [1.0, 2.0]
+    assert run.entered is None
+    scores[:, 0] += 4.0
+    run = sign_run(scores, k=1, step_size=1.0, horizon=100, band=Fraction(3, 2))
+    assert run.deviation[run.cycle_start :].max() == 2.0
+    assert run.entered is None
+    assert sign_run(scores, k=1, step_size=1.0, horizon=100, band=2).entered is not None
+
+
 def test_masks_leave_the_band():
     """Finite scores are needed: what is masked cannot be balanced, at any price."""
     scores = np.array([[0.0, -np.inf], [1.0, -np.inf], [2.0, -np.inf], [3.0, 0.0]])
