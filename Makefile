@@ -25,7 +25,7 @@ test: $(VENV)/.test  ## the test suite, then the kernels once more without the J
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/kernels -q --no-header -n $(TEST_JOBS) \
 	    --cov=balancesim.kernels --cov-report=term
 
-test-deep: $(VENV)/.test  ## the minutes-long statistical tests
+test-deep: $(VENV)/.test  ## the minutes-long statistical tests, and the properties with 10,000 examples each
 	$(BIN)/python -m pytest -m deep $(ARGS)
 
 check: $(VENV)/.core  ## the statements of the papers, each with its negative controls (minutes; resumes)

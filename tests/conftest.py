@@ -16,7 +16,27 @@ settings.register_profile(
     max_examples=10 if INTERPRETED else 60,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("deep", settings.get_profile("balancesim"), max_examples=10_000)
 settings.load_profile("balancesim")
+
+
+def is_deep(config: pytest.Config) -> bool:
+    """Whether this is the run of the deep tests alone."""
+    return bool(config.getoption("markexpr") == "deep")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the deep run draw more examples."""
+    if is_deep(config):
+        settings.load_profile("deep")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the deep run select the properties too, which the default run has with fewer examples."""
+    for item in items:
+        if is_deep(config) and item.get_closest_marker("properties") is not None:
+            item.add_marker(pytest.mark.deep)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,7 +1,9 @@
 """Slow, obvious twins of the kernels: the oracle for every backend."""
 
+import bisect
 import itertools
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -261,3 +263,37 @@ def boundary(biased: Any, k: int) -> tuple[list[int], int, int, float, float]:
     if biased[following] == -math.inf:
         return sorted(order[:k]), kth, -1, biased[kth], biased[following]
     return sorted(order[:k]), kth, following, biased[kth], biased[following]
+
+
+def dual(scores: Any, bias: Any, k: int) -> Fraction:
+    """D(p) in exact arithmetic; prices may be fractions."""
+    prices = [Fraction(p if isinstance(p, Fraction) else float(p)) for p in bias]
+    total = -Fraction(len(scores) * k, len(prices)) * sum(prices)
+    for row in np.asarray(scores, np.float64):
+        biased = [Fraction(float(x)) + p for x, p in zip(row, prices, strict=True) if x > -math.inf]
+        total += sum(sorted(biased, reverse=True)[:k])
+    return total
+
+
+def line_end(scores: Any, bias: Any, direction: Any, k: int) -> Fraction:
+    """D3's t* for finite scores and a direction that is not constant: h at every breakpoint, bisected."""
+    p, d = [Fraction(float(x)) for x in bias], [Fraction(float(x)) for x in direction]
+    rows = [[Fraction(float(x)) + b for x, b in zip(row, p, strict=True)] for row in scores]
+    points = {Fraction(0)}
+    for row in rows:
+        for a, b in itertools.combinations(range(len(d)), 2):
+            if d[a] != d[b] and (row[a] - row[b]) / (d[b] - d[a]) > 0:
+                points.add((row[a] - row[b]) / (d[b] - d[a]))
+    ordered = sorted(points)
+    ordered.append(ordered[-1] + 1)
+    start = dual(scores, p, k)
+
+    def h(t: Fraction) -> Fraction:
+        return dual(scores, [b + t * x for b, x in zip(p, d, strict=True)], k) - start
+
+    # Past the last breakpoint h is a line: one more point gives its slope.
+    first = bisect.bisect_left(ordered, True, lo=1, key=lambda t: h(t) > 0)
+    first = min(first, len(ordered) - 1)
+    left, right = ordered[first - 1], ordered[first]
+    slope = (h(right) - h(left)) / (right - left)
+    return left - h(left) / slope

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from balancesim.groups import GroupLimit
-from balancesim.types import FloatArray, IntArray
+from balancesim.types import Float64Array, FloatArray, IntArray
 
 
 class Batch(NamedTuple):
@@ -51,6 +51,64 @@ def grouped_batches(draw: st.DrawFn, max_tokens: int = 30) -> GroupedBatch:
     bias = draw(hnp.arrays(dtype, shape[1], elements=quarters))
     k = draw(st.integers(1, min(n_chosen * size, shape[1] - 1)))
     return GroupedBatch(scores, bias, k, groups)
+
+
+class Step(NamedTuple):
+    """A batch and two biases; ``unit`` is eps_k if all experts have the same, else None."""
+
+    scores: Float64Array
+    bias: Float64Array
+    new_bias: Float64Array
+    k: int
+    unit: float | None
+
+
+@st.composite
+def steps(draw: st.DrawFn, max_tokens: int = 10, max_experts: int = 6, ties: bool | None = None) -> Step:
+    """Scores in quarters, with ties or without any, and a step of ALF-LB or any other."""
+    scores, bias, k = draw(batches(max_tokens, max_experts))
+    scores, bias = scores.astype(np.float64), bias.astype(np.float64)
+    n_tokens, n_experts = scores.shape
+    if not (draw(st.booleans()) if ties is None else ties):
+        # Less than a quarter, and different for any two experts of a token.
+        apart = draw(st.permutations(range(n_experts)))
+        scores += (np.array(apart) + n_experts * np.arange(n_tokens)[:, None]) / 2**10
+    size = draw(st.sampled_from([0.125, 0.25, 0.5, 1.0, 2.0]))
+    loads = np.bincount(np.argsort(-(scores + bias), kind="stable")[:, :k].ravel(), minlength=n_experts)
+    violation = loads * n_experts - n_tokens * k
+    kind = draw(st.sampled_from(["common", "sign", "any"]))
+    if kind == "common":
+        delta = -size / 4.0 * violation
+    elif kind == "sign":
+        delta = -size * np.sign(violation)
+    else:
+        delta = draw(hnp.arrays(np.float64, n_experts, elements=st.integers(-8, 8).map(lambda q: q / 4)))
+    return Step(scores, bias, bias + delta, k, size / 4.0 * n_experts if kind == "common" else None)
+
+
+class Separated(NamedTuple):
+    """Scores whose breakpoints are apart, an admissible step size of the sign rule, and a start."""
+
+    scores: Float64Array
+    k: int
+    step_size: float
+    bias: Float64Array
+
+
+@st.composite
+def separated(draw: st.DrawFn, max_tokens: int = 13, max_experts: int = 5) -> Separated:
+    """Residues a_k i + b_k modulo a prime: differences of two experts are distinct residues, hence apart."""
+    n_experts = draw(st.integers(2, max_experts))
+    n_tokens = draw(st.integers(2, max_tokens))
+    k = draw(st.integers(1, n_experts - 1))
+    prime = next(p for p in (2, 3, 5, 7, 11, 13) if p >= max(n_tokens, n_experts))
+    tokens = draw(st.permutations(range(prime)))[:n_tokens]
+    slopes = draw(st.permutations(range(prime)))[:n_experts]
+    shifts = [draw(st.integers(0, prime - 1)) for _ in range(n_experts)]
+    residues = (np.outer(tokens, slopes) + shifts) % prime
+    offsets = np.array([draw(st.integers(-8, 8)) / 4 for _ in range(n_experts)])
+    start = np.array([draw(st.integers(-4, 4)) / 8 for _ in range(n_experts)])
+    return Separated(residues + offsets, k, draw(st.sampled_from([0.5, 0.25])), start)
 
 
 class Assignment(NamedTuple):
