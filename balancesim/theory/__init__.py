@@ -1,5 +1,6 @@
 """What the theory says, computed: curvature, regret bounds, growth, sampling noise (labels of theory.md)."""
 
+from balancesim.theory.curvature import CurvatureEstimate, curvature, estimate_curvature
 from balancesim.theory.growth import GrowthFit, fit_growth
 from balancesim.theory.modulus import boundary_spread, modulus
 from balancesim.theory.potentials import (
@@ -13,12 +14,15 @@ from balancesim.theory.regret import power_exponent, regret_bound, sharp_slope
 from balancesim.theory.sampling import max_violation_floor
 
 __all__ = [
+    "CurvatureEstimate",
     "GrowthFit",
     "MinibatchBias",
     "averaging_bound",
     "averaging_ceiling",
     "averaging_excess",
     "boundary_spread",
+    "curvature",
+    "estimate_curvature",
     "fit_growth",
     "max_violation_floor",
     "minibatch_bias",
