@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt -e
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-deep bench lint clean
+.PHONY: help run test test-deep check figures bench lint clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,12 @@ test: $(VENV)/.test  ## the test suite, then the kernels once more without the J
 
 test-deep: $(VENV)/.test  ## the minutes-long statistical tests
 	$(BIN)/python -m pytest -m deep $(ARGS)
+
+check: $(VENV)/.core  ## the statements of the papers, each with its negative controls (minutes; resumes)
+	$(BIN)/balancesim check $(ARGS)
+
+figures: $(VENV)/.core  ## remake every figure under figures/ (some twenty minutes; resumes)
+	$(BIN)/balancesim figures $(ARGS)
 
 bench: $(VENV)/.bench  ## speed and memory against named peers, as ratios taken in one run (minutes)
 	$(BIN)/balancesim bench $(ARGS)
