@@ -136,8 +136,8 @@ def estimate_curvature(
         "difference": S3 (a), central differences of the loads, each price in turn moved by ``width`` up and
         down over the same tokens, the matrix then made symmetric.
     width : float, optional
-        In score units. Default: T^(-1/4) of the spread around the K-th place, narrower than what minimises
-        the mean square error, so that the bias stays below the sampling error.
+        In score units. Default: T^(-1/4) of the spread around the K-th place, T^(-1/3) for differences,
+        narrower than what minimises the mean square error, so that the bias stays below the sampling error.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def estimate_curvature(
     _check_method(method)
     reach = None if width is None else real_number("width", width, positive=True)
     counted = _count(source, k, bias, method, reach)
-    require_enough(counted)
+    require_enough(counted, method)
     weights = counted_weights(counted)
     return CurvatureEstimate(
         hessian=counted_hessian(counted),
@@ -268,9 +268,7 @@ def _count(
 
 def counted_modulus_of(source: Source | ArrayLike, k: int, bias: ArrayLike | None, method: str) -> Estimate:
     """lambda_2 as counted by a method of `estimate_curvature`."""
-    counted = _count(source, k, bias, method, None)
-    require_enough(counted)
-    return counted_modulus(counted, method)
+    return counted_modulus(_count(source, k, bias, method, None), method)
 
 
 def _check_method(method: Any) -> None:

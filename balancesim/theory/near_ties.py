@@ -23,6 +23,8 @@ from balancesim.types import Estimate, Float64Array, IntArray
 _Z95 = 1.959963984540054
 # No event in n trials leaves rates up to 3.7/n in a 97.5 % interval (the rule of three).
 _NO_EVENT = 3.7
+# Differences of loads have the larger bias of the two, several times that of gaps at one width.
+_RATE = {"gap": -1 / 4, "difference": -1 / 3}
 _MIN_TOKENS = 16
 _MIN_EVENTS = 10
 _BLOCK = 2**20
@@ -79,9 +81,10 @@ def count_near_ties(
     Notes
     -----
     The width is the median over tokens of the score gap across the K-th place, between the ranks that halve
-    and double the number of experts on either side, times n_tokens**(-1/4). The mean-square optimum falls as
-    n_tokens**(-1/5): this width is smaller (undersmoothing), so that the bias of order w squared stays
-    below the sampling error, and the more so the more tokens there are.
+    and double the number of experts on either side, times n_tokens**(-1/4) for gaps and n_tokens**(-1/3) for
+    differences. The mean-square optimum falls as n_tokens**(-1/5): these widths are smaller (undersmoothing),
+    so that the bias of order w squared stays below the sampling error, and the more so the more tokens there
+    are.
     """
     if n_tokens < _MIN_TOKENS:
         raise InputError(
@@ -95,7 +98,7 @@ def count_near_ties(
         check_masks(scores, k, n_seen)
         biased = scores + bias
         if reach is None:
-            reach = _spread_across_boundary(biased, k) * n_tokens**-0.25
+            reach = _spread_across_boundary(biased, k) * n_tokens ** _RATE[method]
         found.extend(_near_ties(biased, k, reach, n_seen, pairs))
         n_seen += len(scores)
     ties = NearTies(
@@ -114,14 +117,16 @@ def count_near_ties(
     return Counted(ties, float(reach or 0.0), n_tokens, bias.size)
 
 
-def require_enough(counted: Counted) -> None:
-    """Refuse an interval from fewer than 10 near-ties; their number grows like n_tokens**(3/4)."""
+def require_enough(counted: Counted, method: str) -> None:
+    """Refuse intervals from fewer than 10 near-ties; their number grows like n_tokens times the width."""
     n_found = counted.ties.token.size
     if n_found < _MIN_EVENTS:
-        needed = math.ceil(counted.n_tokens * (2 * _MIN_EVENTS / max(1, n_found)) ** (4 / 3))
+        growth = 1.0 / (1.0 + _RATE[method])
+        needed = math.ceil(counted.n_tokens * (2 * _MIN_EVENTS / max(1, n_found)) ** growth)
         raise InputError(
-            f"{n_found} near-ties among {counted.n_tokens} tokens are too few for an interval, which needs "
-            f"{_MIN_EVENTS}; give about {needed} tokens or more"
+            f"{n_found} near-ties among {counted.n_tokens} tokens are too few for intervals, which need "
+            f"{_MIN_EVENTS}; give about {needed} tokens or more, "
+            "or a bias at which experts meet at the K-th place"
         )
 
 
