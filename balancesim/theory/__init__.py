@@ -1,5 +1,6 @@
 """What the theory says, computed: curvature, regret bounds, growth, sampling noise (labels of theory.md)."""
 
+from balancesim.theory.curvature import CurvatureEstimate, curvature, estimate_curvature
 from balancesim.theory.gradient import gradient_covariance, squared_gradient_bound
 from balancesim.theory.growth import GrowthFit, fit_growth
 from balancesim.theory.modulus import boundary_spread, modulus
@@ -14,12 +15,15 @@ from balancesim.theory.regret import general_slope, hindsight_gain, power_expone
 from balancesim.theory.sampling import max_violation_floor
 
 __all__ = [
+    "CurvatureEstimate",
     "GrowthFit",
     "MinibatchBias",
     "averaging_bound",
     "averaging_ceiling",
     "averaging_excess",
     "boundary_spread",
+    "curvature",
+    "estimate_curvature",
     "fit_growth",
     "general_slope",
     "gradient_covariance",
