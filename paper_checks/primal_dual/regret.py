@@ -180,7 +180,8 @@ def _measured_form(depth: Depth) -> tuple[list[Case], dict[str, Any]]:
     mean, reach = regret.mean(axis=0), half_width(regret, _CONFIDENCE)
     cases = [
         at_most(
-            name, "mean regret / bound by expected loads, largest over steps", float((mean / bound).max()), 1.0,
+            name, "mean regret / bound by expected loads, largest over steps",
+            float((mean / bound).max()), 1.0,
             low=float(((mean - reach) / bound).max()), high=float(((mean + reach) / bound).max()),
         ),
         ratio_case(n_tokens, None),
@@ -202,8 +203,8 @@ def _measured_form(depth: Depth) -> tuple[list[Case], dict[str, Any]]:
     paper="our derivation of a claim of [H] arXiv:2512.03915",
     title="Logarithmic regret on a domain",
     claim=(
-        "Steps 1/(mu_C (n + n0)) that stay in a convex set C with modulus mu_C and p* in it have an expected regret "
-        "of at most (mu_C n0/2)|p_1 - p*|^2 + 1/(2 mu_C) sum of E|g_n|^2/(n + n0)."
+        "Steps 1/(mu_C (n + n0)) that stay in a convex set C with modulus mu_C and p* in it have an expected "
+        "regret of at most (mu_C n0/2)|p_1 - p*|^2 + 1/(2 mu_C) sum of E|g_n|^2/(n + n0)."
     ),
     hypotheses=(
         "fresh independent batches",
@@ -217,10 +218,11 @@ def _measured_form(depth: Depth) -> tuple[list[Case], dict[str, Any]]:
     control="no domain: steps 1/(mu(p*) n) without projection, against the bound with mu(p*)",
     figure=figures.draw_bound,
     caption=(
-        "Left: one instance, mean regret of 64 seeds below all three forms of the bound. Middle: the ratio of mean "
-        "regret to the worst-case bound, one token a batch, projected (solid) and, from the same start, without a domain "
-        "(dashed), which passes 1. Right: the largest ratio at each batch size, against the worst case (open) "
-        "and against the measured gradients (filled)."
+        "Top left: one instance, the mean regret of 64 seeds below all three forms of the bound. Top right: "
+        "the largest ratio of mean regret to the bound for every instance by batch size, against the worst "
+        "case (open) and the measured gradients (filled). Below: the ratio to the worst-case bound step by "
+        "step, one token a batch: projected (solid), and from the same start without a domain (dashed), "
+        "which passes 1."
     ),
 )
 def bound(depth: Depth) -> Findings:
@@ -327,8 +329,9 @@ def _exact_topsum(row: Any, bias: Float64Array, k: int) -> Fraction:
     paper="(ours)",
     title="Safe differences on heavy tails",
     claim=(
-        "A token's top-K sums at two biases differ by at most topsum_K(p - q) one way and topsum_K(q - p) the other, "
-        "whatever the scores; regret summed from differences keeps its digits where scores have no mean."
+        "A token's top-K sums at two biases differ by at most topsum_K(p - q) one way and topsum_K(q - p) "
+        "the other, whatever the scores; regret summed from differences keeps its digits where scores have "
+        "no mean."
     ),
     hypotheses=("finite scores",),
     statistic=(
@@ -338,9 +341,9 @@ def _exact_topsum(row: Any, bias: Float64Array, k: int) -> Fraction:
     control="two large sums subtracted; half the Lipschitz bound",
     figure=figures.draw_differences,
     caption=(
-        "Error of a batch's f_n(p) - f_n(q) over its width, against the largest score's size: by safe "
-        "differences, and by subtracting two sums in double precision, which keeps no digit once scores "
-        "exceed the width by 10^15. The line is what the check allows."
+        "Error of a batch's f_n(p) - f_n(q) over its width, against the size of the largest score: by safe "
+        "differences of scores as they are drawn (single precision up to index 0.5), and by subtracting two "
+        "sums in double precision, which keeps no digit once scores exceed the width by 10^15."
     ),
 )
 def safe_differences(depth: Depth) -> Findings:
