@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 
 import balancesim as bs
 from balancesim.balancers import AlfLB
+from balancesim.checks import Case, between
 from balancesim.runs import Run
 from balancesim.sources import Source
 from balancesim.types import Float64Array, IntArray
@@ -31,6 +32,28 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def name_of(source: Source, k: int, n_tokens: int) -> str:
+    """Return what a table calls an instance."""
+    return f"{source.describe()}, E={source.n_experts}, K={k}, T={n_tokens}"
+
+
+def ratio_case(
+    instance: str,
+    quantity: str,
+    measured: Interval,
+    predicted: float,
+    *,
+    within: float,
+    control: str | None = None,
+) -> Case:
+    """Return the case that a mean over seeds is what was predicted, to a fraction ``within``."""
+    value, low, high = (end / predicted for end in measured)
+    return between(
+        instance, quantity, value, 1.0 - within, 1.0 + within, low=low, high=high, control=control,
+        decide="more seeds or a longer horizon",
+    )  # fmt: skip
 
 
 def over_seeds(measure: Callable[[int], _T], seeds: Iterable[int]) -> list[_T]:

@@ -1,6 +1,7 @@
 """Figures of S6, S7 and S8."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,16 @@ def _intervals(axes: Axes, name: str, rules: dict[str, Any]) -> None:
         axes.plot(place, value, ".", color=colour, markersize=2)
         counts = Counter(found["verdict"]).most_common()
         text = ", ".join(f"{count} {verdict}" for verdict, count in counts)
-        height = float(np.median(value)) + (0.34 if rule != "constant" else -0.2)
+        height = float(np.median(value)) + (
+            0.42 if rule == "1/(mu n)" else -0.2 if rule == "constant" else 0.25
+        )
         axes.text(start, height, f"{_text(rule)}: {text}", color=colour, fontsize=6.8, va="center", ha="left")
         start += order.size + 15
     axes.set_xticks([])
     axes.set_ylabel("exponent \N{GREEK SMALL LETTER BETA}")
     axes.set_xlabel("replications, sorted within each rule")
     axes.set_title(f"{name}, 16 curves of 2,000 steps each", loc="left")
-    for height, text in ((0.0, "logarithm"), (0.3, "excluded from here"), (1.0, "line")):
+    for height, text in ((0.0, "logarithm"), (0.3, "excluded powers"), (1.0, "line")):
         axes.annotate(
             text, (1.0, height), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             fontsize=6.8, va="center", color="0.3",
@@ -149,7 +152,7 @@ def draw_threshold(findings: Findings) -> Figure:
     return figure
 
 
-def _powers(axes: Axes, data: dict[str, Any]) -> None:
+def _powers(axes: Axes, data: Mapping[str, Any]) -> None:
     steps = np.asarray(data["steps"], dtype=np.float64)
     late = steps >= np.sqrt(steps[-1])
     ends, texts, colours = [], [], []
@@ -186,7 +189,7 @@ def _powers(axes: Axes, data: dict[str, Any]) -> None:
     axes.set_title("Uniform, E=6, K=1, T=64", loc="left")
 
 
-def _exponents(axes: Axes, data: dict[str, Any]) -> None:
+def _exponents(axes: Axes, data: Mapping[str, Any]) -> None:
     line = np.linspace(0.0, 0.5, 2)
     axes.plot(line, 1.0 - 2.0 * line, color=style.INK, linewidth=0.9)
     axes.plot([0.5, 1.1], [0.0, 0.0], color=style.INK, linewidth=0.9)

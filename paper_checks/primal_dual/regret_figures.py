@@ -95,15 +95,15 @@ def _by_batch(axes: Axes, largest: list[dict[str, Any]]) -> None:
 def draw_differences(findings: Findings) -> Figure:
     """S5: errors of both ways against the size of scores."""
     data = findings.data
-    figure = style.new_figure(3.35)
+    figure = style.new_figure(3.5)
     axes = style.add_axes(figure, 0.7, 0.45, 5.6, 2.1)
     sizes = [one["largest_score"] for one in data["errors"].values()]
-    for key, label, look in (
-        ("naive", "two sums subtracted", {"color": "#D55E00", "marker": "s"}),
-        ("safe", "safe differences", {"color": "#0072B2", "marker": "o"}),
+    for key, label, colour, marker in (
+        ("naive", "two sums subtracted", "#D55E00", "s"),
+        ("safe", "safe differences", "#0072B2", "o"),
     ):
         values = [max(one[key], 1e-17) for one in data["errors"].values()]
-        axes.plot(sizes, values, linestyle="none", markersize=4.5, label=label, **look)
+        axes.plot(sizes, values, marker, color=colour, markersize=4.5, label=label)
     axes.axhline(data["allowed"], color=style.INK, linewidth=0.9, linestyle=style.BOUND)
     axes.annotate(
         "allowed", (1.0, data["allowed"]), (4, 0), xycoords=("axes fraction", "data"),
@@ -118,7 +118,7 @@ def draw_differences(findings: Findings) -> Figure:
         axes.axvline(one["largest_score"], color="0.9", linewidth=0.5, zorder=0.5)
         axes.annotate(
             name.partition(",")[0], (one["largest_score"], 1.02), xycoords=("data", "axes fraction"),
-            rotation=40, fontsize=6.5, color="0.35", ha="left", va="bottom",
+            rotation=55, fontsize=6.5, color="0.35", ha="left", va="bottom",
         )  # fmt: skip
     axes.grid(visible=False, axis="x")
     return figure
