@@ -73,6 +73,8 @@ def draw_sharp(findings: Findings) -> Figure:
     for i, (name, panel) in enumerate(panels.items()):
         row, column = divmod(i, 3)
         axes = _place(figure, foot + 0.45 + 2.05 * (n_rows - 1 - row), column)
+        if len(panel["bound"]):
+            axes.plot(panel["steps"], panel["bound"], color=style.INK, linewidth=0.8, linestyle=style.BOUND)
         for colour, curve in zip(_BY_MULTIPLE, panel["curves"], strict=False):
             _curve(axes, panel, curve["regret"], curve["predicted"], colour)
             _label_end(axes, panel["steps"][-1], curve["regret"][-1], _multiple(curve["multiple"]), colour)
