@@ -194,7 +194,7 @@ def _sharp_sources(depth: Depth) -> list[_Sharp]:
         _declared(sources.Exponential(n_experts=10), 3, horizon),
         _declared(sources.Uniform(n_experts=8), 2, depth.pick(6000, 20_000)),
         _declared(sources.Gumbel(n_experts=8), 1, horizon),
-        _estimated(sources.Factor(n_experts=16), 2, depth.pick(1000, 10_000)),
+        _estimated(sources.Factor(n_experts=16), 2, depth.pick(700, 10_000)),
         _estimated(sources.TokenStream(), 8, depth.pick(500, 2000)),
     ]
     if depth is Depth.DEEP:

@@ -99,7 +99,7 @@ def _multiple(c: float) -> str:
 
 
 def _place(figure: Figure, up: float, column: int) -> Axes:
-    return style.add_axes(figure, 0.55 + 2.28 * column, up, 1.5, 1.4)
+    return style.add_axes(figure, 0.55 + 2.22 * column, up, 1.45, 1.4)
 
 
 def _title(axes: Axes, name: str, column: int) -> None:
