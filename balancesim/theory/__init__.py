@@ -1,6 +1,8 @@
 """What the theory says, computed: single steps, curvature, regret, growth, noise (labels of theory.md)."""
 
 from balancesim.theory.approximate_balance import SignRun, balance_band, breakpoint_gap, sign_run
+from balancesim.theory.curvature import CurvatureEstimate, curvature, estimate_curvature
+from balancesim.theory.gradient import gradient_covariance, squared_gradient_bound
 from balancesim.theory.growth import GrowthFit, fit_growth
 from balancesim.theory.modulus import boundary_spread, modulus
 from balancesim.theory.monotone_step import max_monotone_step
@@ -12,11 +14,12 @@ from balancesim.theory.potentials import (
     minibatch_bias,
 )
 from balancesim.theory.preference import Preference, preference
-from balancesim.theory.regret import power_exponent, regret_bound, sharp_slope
+from balancesim.theory.regret import general_slope, hindsight_gain, power_exponent, regret_bound, sharp_slope
 from balancesim.theory.sampling import max_violation_floor
 from balancesim.theory.step_change import StepChange, step_change
 
 __all__ = [
+    "CurvatureEstimate",
     "GrowthFit",
     "MinibatchBias",
     "Preference",
@@ -28,7 +31,12 @@ __all__ = [
     "balance_band",
     "boundary_spread",
     "breakpoint_gap",
+    "curvature",
+    "estimate_curvature",
     "fit_growth",
+    "general_slope",
+    "gradient_covariance",
+    "hindsight_gain",
     "max_monotone_step",
     "max_violation_floor",
     "minibatch_bias",
@@ -38,5 +46,6 @@ __all__ = [
     "regret_bound",
     "sharp_slope",
     "sign_run",
+    "squared_gradient_bound",
     "step_change",
 ]

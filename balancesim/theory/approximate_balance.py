@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from balancesim.batches import as_bias, checked_scores
 from balancesim.errors import InputError
 from balancesim.numbers import check_int, check_positive
 from balancesim.problem import check_sizes
-from balancesim.routing import as_bias, checked_scores, route
+from balancesim.routing import route
 from balancesim.theory.leads import two_sum
 from balancesim.types import Float64Array, IntArray
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from balancesim.routing import as_bias, check_masks, checked_scores
+from balancesim.batches import as_bias, check_masks, checked_scores
 from balancesim.types import Float64Array, IntArray
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancesim.routing import as_bias
+from balancesim.batches import as_bias
 from balancesim.theory.leads import find_leads
 from balancesim.theory.line import DualLine
 

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from balancesim.routing import as_bias, checked_scores, route
+from balancesim.batches import as_bias, checked_scores
+from balancesim.routing import route
 from balancesim.theory.leads import sum_of_differences, two_sum
 from balancesim.types import Float64Array, IntArray
 

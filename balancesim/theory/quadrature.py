@@ -143,7 +143,7 @@ def require_unimodal(noise: Any) -> str:
         return "unimodal family"
     u = np.linspace(-30.0, 30.0, 801)
     with np.errstate(all="ignore"):
-        density = np.asarray(noise.logpdf(_quantile(noise, u)), dtype=np.float64)
+        density = np.asarray(noise.logpdf(quantile(noise, u)), dtype=np.float64)
     density = density[np.isfinite(density)]
     slack = 1e-9 * (1.0 + np.abs(density[1:]))
     change = np.diff(density)
@@ -157,7 +157,7 @@ def require_unimodal(noise: Any) -> str:
     return "unimodal on a grid of 801 quantiles"
 
 
-def _quantile(noise: Any, t: Float64Array) -> Float64Array:
+def quantile(noise: Any, t: Float64Array) -> Float64Array:
     """Quantile at the logit ``t``, from the nearer end so that no digit is lost."""
     lower = noise.ppf(expit(np.minimum(t, 0.0)))
     upper = noise.isf(expit(-np.maximum(t, 0.0)))
@@ -172,7 +172,7 @@ def _kinks(noise: Any, half_width: float, grid: Float64Array) -> list[float]:
     from scipy.optimize import brentq
 
     def excess(t: Any) -> Any:
-        near = _quantile(noise, np.asarray(t, dtype=np.float64))
+        near = quantile(noise, np.asarray(t, dtype=np.float64))
         return noise.logpdf(near + 2.0 * half_width) - noise.logpdf(near)
 
     found = []
@@ -191,7 +191,7 @@ def _log_integrand(
 ) -> tuple[Float64Array, Float64Array]:
     """Logarithm of the integrand along ``t``, and of the density at the near end of the interval."""
     with np.errstate(all="ignore"):
-        near = _quantile(noise, t)
+        near = quantile(noise, t)
         log_density = np.asarray(noise.logpdf(near), dtype=np.float64)
         if half_width == 0.0:
             log_values = log_density + (k - 1) * log_expit(-t)

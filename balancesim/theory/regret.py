@@ -19,7 +19,7 @@ def regret_bound(
     k: int,
     n_experts: int,
     horizon: int,
-    squared_gradient_bound: float | None = None,
+    squared_gradient_bound: ArrayLike | None = None,
     delay: float = 0,
     initial_distance: float = 0.0,
 ) -> float: ...
@@ -32,7 +32,7 @@ def regret_bound(
     k: int,
     n_experts: int,
     horizon: ArrayLike,
-    squared_gradient_bound: float | None = None,
+    squared_gradient_bound: ArrayLike | None = None,
     delay: float = 0,
     initial_distance: float = 0.0,
 ) -> Float64Array: ...
@@ -44,7 +44,7 @@ def regret_bound(
     k: int,
     n_experts: int,
     horizon: Any,
-    squared_gradient_bound: float | None = None,
+    squared_gradient_bound: ArrayLike | None = None,
     delay: float = 0,
     initial_distance: float = 0.0,
 ) -> float | Float64Array:
@@ -60,9 +60,10 @@ def regret_bound(
         1 <= k < n_experts.
     horizon : int or array of int
         Number of steps N >= 1, or several.
-    squared_gradient_bound : float, optional
-        Bound on E|g_n|^2, g the violation per token. Default K(1 - K/E), which always holds; near balance
-        K(1 - K/E)/T + |mean violation|^2 is smaller.
+    squared_gradient_bound : float or (n_steps,) array_like, optional
+        Bound on E|g_n|^2, g the violation per token: one for every step, or one for each of the steps
+        1, 2, ... up to the largest ``horizon`` at least (`squared_gradient_bound`, or measured). Default
+        K(1 - K/E), which always holds.
     delay : float
         S4's n0 >= 0.
     initial_distance : float
@@ -71,8 +72,8 @@ def regret_bound(
     Returns
     -------
     float or array of the shape of ``horizon``
-        In score units: (mu n0/2) |p_1 - p*|^2 + G^2/(2 mu) * sum of 1/(n + n0) for n = 1..N, the sum to
-        rounding.
+        In score units: (mu n0/2) |p_1 - p*|^2 + 1/(2 mu) * sum of G_n^2/(n + n0) for n = 1..N, the sum to
+        rounding; G_n^2 the bound on E|g_n|^2.
 
     Raises
     ------
@@ -88,15 +89,32 @@ def regret_bound(
     mu = real_number("modulus", modulus, positive=True)
     n0 = real_number("delay", delay, positive=False)
     distance = real_number("initial_distance", initial_distance, positive=False)
-    squared = k * (1.0 - k / n_experts)
-    if squared_gradient_bound is not None:
-        squared = real_number("squared_gradient_bound", squared_gradient_bound, positive=False)
     steps = np.asarray(horizon)
     if steps.dtype.kind not in "iu" or steps.size == 0 or (steps < 1).any():
         raise InputError(f"`horizon` must be one or more integers that are at least 1, got {horizon!r}")
-    harmonic = digamma(steps + (n0 + 1.0)) - digamma(n0 + 1.0)
-    bound = 0.5 * mu * n0 * distance**2 + squared / (2.0 * mu) * harmonic
+    if squared_gradient_bound is not None and np.ndim(squared_gradient_bound) > 0:
+        weighted = _weighted_sum(squared_gradient_bound, steps, n0)
+    else:
+        squared = k * (1.0 - k / n_experts)
+        if squared_gradient_bound is not None:
+            squared = real_number("squared_gradient_bound", squared_gradient_bound, positive=False)
+        weighted = squared * (digamma(steps + (n0 + 1.0)) - digamma(n0 + 1.0))
+    bound = 0.5 * mu * n0 * distance**2 + weighted / (2.0 * mu)
     return float(bound) if steps.ndim == 0 else np.asarray(bound, dtype=np.float64)
+
+
+def _weighted_sum(squared: ArrayLike, steps: Any, delay: float) -> Float64Array:
+    """Sums of squared[n - 1]/(n + delay) up to each of ``steps``."""
+    values = np.asarray(squared, dtype=np.float64)
+    if values.ndim != 1 or values.size < steps.max():
+        raise InputError(
+            "`squared_gradient_bound` must be a number, or one for each of the steps 1 to "
+            f"{steps.max()}, got shape {values.shape}"
+        )
+    if not np.isfinite(values).all() or (values < 0.0).any():
+        raise InputError("`squared_gradient_bound` must be finite and at least 0")
+    sums: Float64Array = np.cumsum(values / (np.arange(1.0, values.size + 1.0) + delay))[steps - 1]
+    return sums
 
 
 def sharp_slope(*, modulus: float, k: int, n_experts: int, n_tokens: int, multiple: float = 1.0) -> float:
@@ -140,6 +158,113 @@ def sharp_slope(*, modulus: float, k: int, n_experts: int, n_tokens: int, multip
         )
     total_variance = k * (1.0 - k / n_experts) / tokens
     return c * c / (2.0 * c - 1.0) * total_variance / (2.0 * mu)
+
+
+def general_slope(hessian: ArrayLike, covariance: ArrayLike, *, n_tokens: int, step_size: float) -> float:
+    """Slope of the expected regret in ln N for steps a/n, from the Hessian and the gradient's covariance.
+
+    Parameters
+    ----------
+    hessian : (E, E) array_like
+        H(p*), in 1/score units: symmetric, zero along the all-ones direction (theory.md S1).
+    covariance : (E, E) array_like
+        Of one token's gradient at p*, as `gradient_covariance` gives it.
+    n_tokens : int
+        Tokens per batch, T.
+    step_size : float
+        a, in score units: that of ``AlfLB(schedule="harmonic")``.
+
+    Returns
+    -------
+    float
+        Sum over the eigenpairs (lambda_i, v_i) of H on the zero-sum subspace of
+        a^2 lambda_i s_i^2/(2 (2 a lambda_i - 1)), s_i^2 = v_i' Cov v_i/T; score units per token.
+
+    Raises
+    ------
+    InputError
+        If a matrix or number is out of range, or 2 a lambda_i <= 1 for some i: the regret is then a power
+        of N (S8).
+
+    Notes
+    -----
+    The two matrices need not commute: the off-diagonal terms of the covariance in H's eigenbasis drop
+    out of the trace of H times the iterates' covariance. A delay changes nothing. Source: theory.md S7.
+    """
+    rates, variances = _directions(hessian, covariance, n_tokens)
+    a = real_number("step_size", step_size, positive=True)
+    least = float(rates.min())
+    if 2.0 * a * least <= 1.0:
+        raise InputError(
+            f"`step_size` must exceed 1/(2 lambda_2) = {0.5 / least if least > 0.0 else np.inf:.6g} for a "
+            f"logarithm, got {a}: the regret then grows like a power of N (power_exponent)"
+        )
+    return float(np.sum(a * a * rates * variances / (2.0 * (2.0 * a * rates - 1.0))))
+
+
+def hindsight_gain(hessian: ArrayLike, covariance: ArrayLike, *, n_tokens: int) -> float:
+    """What the best fixed bias in hindsight is expected to gain on p* over a whole run, per token.
+
+    Parameters
+    ----------
+    hessian, covariance : (E, E) array_like
+        As in `general_slope`; every direction that sums to zero needs curvature.
+    n_tokens : int
+        Tokens per batch, T.
+
+    Returns
+    -------
+    float
+        tr(H^+ Cov)/(2 T), score units: whatever the number of steps, for long runs. K(1 - K/E)/(2 mu T) for
+        exchangeable scores. Along a run of N steps the gain grows linearly, n/N of it after n.
+
+    Raises
+    ------
+    InputError
+        If a matrix or number is out of range.
+
+    Notes
+    -----
+    Source: theory.md S6 (ours).
+    """
+    rates, variances = _directions(hessian, covariance, n_tokens)
+    if float(rates.min()) <= 0.0:
+        raise InputError("`hessian` must be positive on vectors that sum to zero: nothing determines p* else")
+    return 0.5 * float(np.sum(variances / rates))
+
+
+def _directions(
+    hessian: ArrayLike, covariance: ArrayLike, n_tokens: int
+) -> tuple[Float64Array, Float64Array]:
+    """Eigenvalues of H on the zero-sum subspace, and the batch gradient's variance along each eigenvector."""
+    tokens = check_int("n_tokens", n_tokens, 1)
+    curvature, spread = _matrix("hessian", hessian), _matrix("covariance", covariance)
+    if curvature.shape != spread.shape:
+        raise InputError(
+            f"`covariance` must have the shape of `hessian`, {curvature.shape}, got {spread.shape}"
+        )
+    n_experts = len(curvature)
+    # With the all-ones direction lifted above every other, it comes last.
+    lift = 4.0 * float(np.abs(curvature).sum(axis=1).max()) + 1.0
+    values, vectors = np.linalg.eigh(curvature + lift / n_experts)
+    zero_sum = vectors[:, :-1]
+    return values[:-1], np.einsum("ki,kj,ji->i", zero_sum, spread, zero_sum) / tokens
+
+
+def _matrix(name: str, value: ArrayLike) -> Float64Array:
+    """Return a symmetric matrix, symmetrised, whose rows sum to zero up to estimation's rounding."""
+    matrix = np.asarray(value, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        raise InputError(f"`{name}` must be (E, E) with E >= 2, got shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise InputError(f"`{name}` must be finite")
+    size = float(np.abs(matrix).max())
+    if float(np.abs(matrix - matrix.T).max()) > 1e-8 * size:
+        raise InputError(f"`{name}` must be symmetric")
+    rows = float(np.abs(matrix.sum(axis=1)).max())
+    if rows > 1e-6 * size * len(matrix):
+        raise InputError(f"`{name}` must have rows that sum to zero, got a row sum of {rows:.3g}")
+    return 0.5 * (matrix + matrix.T)
 
 
 def power_exponent(multiple: float) -> float:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from balancesim.routing import as_bias
+from balancesim.batches import as_bias
 from balancesim.theory.leads import Leads, find_leads, sum_of_differences
 from balancesim.theory.line import DualLine
 from balancesim.types import Float64Array, IntArray

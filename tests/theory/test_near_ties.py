@@ -6,7 +6,7 @@ import pytest
 from balancesim import sources
 from balancesim.errors import InputError
 from balancesim.theory import modulus
-from balancesim.theory.near_ties import gap_modulus
+from balancesim.theory.near_ties import count_near_ties, counted_modulus
 
 
 def slow_laplacian(scores, k, width):
@@ -41,7 +41,7 @@ def test_equals_the_slow_count(k, masked):
 def test_batches_and_whole_agree():
     source = sources.Gumbel(n_experts=8, seed=5)
     batches = [source.batch(step, 512).astype(float) for step in range(4)]
-    split = gap_modulus(iter(batches), 2048, np.zeros(8), 2)
+    split = counted_modulus(count_near_ties(iter(batches), 2048, np.zeros(8), 2), "gap")
     # The width comes from the first batch only.
     assert split.value == pytest.approx(modulus(np.concatenate(batches), 2, method="gap").value, rel=0.1)
 
