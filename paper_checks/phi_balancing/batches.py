@@ -102,7 +102,7 @@ def late_excess(
         start = int(np.searchsorted(runs[0].steps, horizon / 5))
         n = horizon - int(runs[0].steps[start])
         found.append([float(run.regret[-1] - run.regret[start]) / n for run in runs])
-    return np.array(found) / np.array(expected)
+    return np.asarray(np.array(found) / np.array(expected))
 
 
 def _draw(findings: Findings) -> Figure:
@@ -139,8 +139,8 @@ def _draw(findings: Findings) -> Figure:
     left.set_xticks(1.0 / data["sizes"], [f"1/{size:g}" for size in data["sizes"]], rotation=45)
     left.set_ylim(0.85, 1.06)
     left.text(
-        0.03, 0.04, f"control, tokens in fours: {data['correlated']:.2f} at 1/B = 0", transform=left.transAxes,
-        fontsize=6.2,
+        0.03, 0.04, f"control, tokens in fours: {data['correlated']:.2f} at 1/B = 0", fontsize=6.2,
+        transform=left.transAxes,
     )  # fmt: skip
     left.set_title("B x bias of a batch / analytic", loc="left")
     left.set_xlabel("1 / tokens per batch", labelpad=1)
@@ -166,20 +166,23 @@ def _draw(findings: Findings) -> Figure:
     label="P5",
     paper=PAPER,
     title="Bias of a mini-batch",
-    claim="E phi(batch mean) - phi(mean) = tr(Hess phi Cov)/(2B) + o(1/B); an average with rate eta leaves eta/(2 - eta) "
-    "of it, and a rule that hovers pays for what is left (our derivation).",
+    claim="E phi(batch mean) - phi(mean) = tr(Hess phi Cov)/(2B) + o(1/B); an average with rate eta "
+    "leaves eta/(2 - eta) of it, and a rule that hovers pays for what is left (our derivation).",
     hypotheses=(
         "independent tokens",
         "phi is C^2 near an interior mean",
         "phi is finite where batches fall: hard loads may be zero",
     ),
-    statistic="slope of the measured bias in 1/B over the analytic one (95 % interval); bias of an average over "
-    "eta/(2 - eta) of a batch's, and late regret over theory.averaging_excess (99 % intervals)",
-    control="each token four times in a row (4 B tokens, B independent ones); the log barrier on hard loads, infinite",
+    statistic="slope of the measured bias in 1/B over the analytic one (95 % interval); bias of an "
+    "average over eta/(2 - eta) of a batch's, and late regret over theory.averaging_excess (99 % "
+    "intervals)",
+    control="each token four times in a row (4 B tokens, B independent ones); the log barrier on hard "
+    "loads, infinite",
     figure=_draw,
-    caption="Left: B times the bias of phi on softmax shares of the token stream's scores approaches its analytic limit; "
-    "tokens that come in fours alike have four times as much. Middle: an average over batches keeps eta/(2 - eta) of it. "
-    "Right: what the selection rule loses per late step, in units of what P5 says; bars are 99 %.",
+    caption="Left: B times the bias of phi on softmax shares of the token stream's scores approaches its "
+    "analytic limit; tokens that come in fours alike have four times as much. Middle: an average over "
+    "batches keeps eta/(2 - eta) of it. Right: what the selection rule loses per late step, in units of "
+    "what P5 says; bars are 99 %.",
 )
 def minibatch_bias(depth: Depth) -> Findings:
     """Measure on softmax shares and hard loads of the token stream, in averages and in the rule."""
@@ -220,8 +223,8 @@ def minibatch_bias(depth: Depth) -> Findings:
             cases.append(
                 between(
                     f"{name_of(potential)}, rate {rate:g}, softmax of normal logits, E=8, B={_AVERAGED_SIZE}",
-                    "bias left in an average / analytic", value, 0.85, 1.15, low=value - half, high=value + half,
-                    decide=_DECIDE,
+                    "bias left in an average / analytic", value, 0.85, 1.15,
+                    low=value - half, high=value + half, decide=_DECIDE,
                 )
             )  # fmt: skip
     normal = sources.Normal(n_experts=8, offsets="iqr")

@@ -124,7 +124,7 @@ def _switch_error(rule: PenaltyRule, weight: float, horizon: int) -> float:
 
 
 def _balance(rules: Sequence[PenaltyRule], seeds: Sequence[int]) -> list[tuple[float, float, float]]:
-    """Each rule's late MaxVio over that without a rule: geometric mean over seeds, Student's 99 % interval."""
+    """Each rule's late MaxVio over that without: geometric mean over seeds, Student's 99 % interval."""
     logs = []
     for seed in seeds:
         *priced, plain = train_router(
@@ -142,12 +142,13 @@ def _balance(rules: Sequence[PenaltyRule], seeds: Sequence[int]) -> list[tuple[f
     label="P4",
     paper=PAPER,
     title="Gradient form",
-    claim="The router's loss gains lambda <mean probabilities, v>, v = grad phi(m) held constant, m the average of the "
-    "probabilities: d/d logit_ik = lambda r_ik (v_k - <r_i, v>)/T, which balances. Switch's loss is the squared norm, "
-    "rate 1, with hard load fractions and lambda = weight E.",
+    claim="The router's loss gains lambda <mean probabilities, v>, v = grad phi(m) held constant, m the "
+    "average of the probabilities: d/d logit_ik = lambda r_ik (v_k - <r_i, v>)/T, which balances. "
+    "Switch's loss is the squared norm, rate 1, with hard load fractions and lambda = weight E.",
     hypotheses=("softmax probabilities over all experts, before the choice", "v carries no gradient"),
-    statistic="relative difference of a training step and central differences of the loss; relative distance of two "
-    "trained routers; late MaxVio over that without a rule (geometric mean over seeds, 99 % interval)",
+    statistic="relative difference of a training step and central differences of the loss; relative "
+    "distance of two trained routers; late MaxVio over that without a rule (geometric mean over seeds, 99 "
+    "% interval)",
     control="sign flipped; v not held constant; an average with rate 0.5 or another potential for Switch's",
 )
 def gradient_form(depth: Depth) -> Findings:
@@ -179,8 +180,8 @@ def gradient_form(depth: Depth) -> Findings:
     rule = PhiBalance(form="gradient", strength=0.3)
     runs = depth.pick(tuple(range(8)), tuple(range(40)))
     instance = f"negative entropy, E=16, K=2, T=256, {len(runs)} seeds"
-    found = _balance([rule, Flipped(rule=rule)], runs)
-    for (mean, low, high), control in zip(found, (None, "sign flipped"), strict=True):
+    ratios = _balance([rule, Flipped(rule=rule)], runs)
+    for (mean, low, high), control in zip(ratios, (None, "sign flipped"), strict=True):
         cases.append(
             at_most(
                 instance, "late MaxVio / without a rule", mean, 1.0, low=low, high=high, control=control,

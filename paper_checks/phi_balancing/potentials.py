@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, LinearConstraint, minimize
 
 from balancesim import simulate, sources
 from balancesim.balancers import PhiBalance
@@ -38,9 +38,8 @@ def _descended(phi: _Function, n_experts: int, n_starts: int) -> float:
     for start in rng.dirichlet(np.full(n_experts, 0.7), n_starts):
         inside = 0.99 * start + 0.01 / n_experts
         found = minimize(
-            phi, inside, method="SLSQP", bounds=[(1e-9, 1.0)] * n_experts,
-            constraints={"type": "eq", "fun": lambda m: m.sum() - 1.0},
-            options={"ftol": 1e-15, "maxiter": 500},
+            phi, inside, method="SLSQP", bounds=Bounds(1e-9, 1.0), options={"ftol": 1e-15, "maxiter": 500},
+            constraints=LinearConstraint(np.ones((1, n_experts)), 1.0, 1.0),
         )  # fmt: skip
         farthest = max(farthest, n_experts * float(np.abs(found.x - 1.0 / n_experts).max()))
     return farthest
@@ -75,8 +74,8 @@ def _concave(m: Float64Array) -> float:
     title="Uniform shares minimise phi",
     claim="Over the simplex, phi is least where all experts have the same share.",
     hypotheses=("phi is strictly convex", "phi is symmetric", "phi is differentiable on m > 0"),
-    statistic="by how much of its range phi at random shares lies below phi at the uniform ones; how far, in units "
-    "of the uniform share, descent from random shares ends from them",
+    statistic="by how much of its range phi at random shares lies below phi at the uniform ones; how far, "
+    "in units of the uniform share, descent from random shares ends from them",
     control="symmetry dropped (one expert's term counts double); convexity dropped (minus the squared norm)",
 )
 def uniform_minimiser(depth: Depth) -> Findings:
@@ -154,8 +153,8 @@ def _young_error(phi: Potential, conjugate: _Function, n_points: int) -> float:
     title="Conjugate pairs",
     claim="phi(m) = max over v of <v, m> - phi*(v), reached at v = grad phi(m).",
     hypotheses=("phi is strictly convex and closed", "m >= 0, and v below the supremum of f'"),
-    statistic="the difference of both sides, the maximum found by golden sections on phi* alone; Young's inequality "
-    "at random pairs, with equality at v = grad phi(m)",
+    statistic="the difference of both sides, the maximum found by golden sections on phi* alone; Young's "
+    "inequality at random pairs, with equality at v = grad phi(m)",
     control="another potential's conjugate; the entropy's conjugate without its -1",
 )
 def conjugate_pairs(depth: Depth) -> Findings:
@@ -170,8 +169,8 @@ def conjugate_pairs(depth: Depth) -> Findings:
                 control=control,
             ),
             at_most(
-                what, "Young's inequality off by, in parts of its terms", _young_error(phi, conjugate, n_points),
-                1e-12, control=control,
+                what, "Young's inequality off by, in parts of its terms",
+                _young_error(phi, conjugate, n_points), 1e-12, control=control,
             ),
         ]  # fmt: skip
 
@@ -218,7 +217,7 @@ def _longer(phi: Potential, v: Float64Array, x: Float64Array, eta: float) -> Flo
 
 
 def _swapped(phi: Potential, v: Float64Array, x: Float64Array, eta: float) -> Float64Array:
-    """grad phi in the place of grad phi*, on the positive part of v."""
+    """The gradient of phi in the place of grad phi*, on the positive part of v."""
     m = phi.conjugate_gradient(v)
     return phi.conjugate_gradient(phi.gradient(np.maximum(v, 1e-3)) - eta * (m - x))
 
@@ -252,22 +251,22 @@ def _in_the_loop(phi: Potential) -> Case:
 
 
 def _rates(n_steps: int) -> Sequence[tuple[str, Float64Array]]:
-    return ("harmonic", 1.0 / (np.arange(n_steps) + 2.0)), ("rate 0.01", np.full(n_steps, 0.01))
+    return ("harmonic", 1.0 / np.arange(2.0, n_steps + 2.0)), ("rate 0.01", np.full(n_steps, 0.01))
 
 
 @statement(
     label="P3",
     paper=PAPER,
     title="Mirror descent is an average",
-    claim="Mirror descent on v with mirror map phi*, step eta and gradient m - x, is m <- (1 - eta) m + eta x with "
-    "v = grad phi(m): exact to rounding, for every phi.",
+    claim="Mirror descent on v with mirror map phi*, step eta and gradient m - x, is m <- (1 - eta) m + "
+    "eta x with v = grad phi(m): exact to rounding, for every phi.",
     hypotheses=(
         "phi strictly convex, differentiable on m > 0",
         "0 < eta <= 1",
         "m stays positive where f' is unbounded",
     ),
-    statistic="largest |grad phi*(v) - m| / m along both recursions; for the step as it is defined, a minimisation, by "
-    "golden sections on phi* alone",
+    statistic="largest |grad phi*(v) - m| / m along both recursions; for the step as it is defined, a "
+    "minimisation, by golden sections on phi* alone",
     control="a Euclidean step; the maps the wrong way round; a step 1.1 eta",
 )
 def mirror_descent(depth: Depth) -> Findings:
