@@ -312,7 +312,8 @@ def selection_form(depth: Depth) -> Findings:
             cases.append(
                 between(
                     f"{name_of(potential)}, normal, lambda = {_LARGE / bend:g}",
-                    "imbalance / first order in 1/lambda", (8 * shares.max() - 1.0) / expected, 0.95, 1.05, control=control,
+                    "imbalance / first order in 1/lambda", (8 * shares.max() - 1.0) / expected, 0.95, 1.05,
+                    control=control,
                 )
             )  # fmt: skip
     for potential, trade in zip(potentials, trades, strict=True):
