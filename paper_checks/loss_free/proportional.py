@@ -117,6 +117,6 @@ def proportional(depth: Depth) -> Findings:
                 cases.append(at_most(f"{instance}, u={rate:g}", window, part, 1.0, unmet=unmet))
     remark = (
         "Read as counts of a batch of 1024 tokens, the published u = 1e-2 oscillates here; that it balanced "
-        "there (0.028, second-hand) means that its counts were in another unit or its scores in another spread."
+        "there (0.028, second-hand) means that its counts were in another unit or its scores more spread."
     )
     return Findings(cases, {}, (STREAM_REMARK, SECOND_HAND, remark))
