@@ -102,7 +102,7 @@ def test_p2_young(potential, m, places):
 
 @given(potential=potentials, m=positive)
 def test_p2_gradients_are_inverse(potential, m):
-    """At shares of a thousandth and more; the error of v is a few eps of its terms, that of m that over f''."""
+    """At shares of a thousandth and more: the error of m is that of v, a few eps of its terms, over f''."""
     m = np.array(m)
     v = potential.gradient(m)
     back = potential.conjugate_gradient(v)

@@ -203,6 +203,9 @@ def _draw(findings: Findings) -> Figure:
         marker="x",
         markersize=3.5,
     )
+    middle.plot(
+        data["strengths"][1:], data["first_order"][1:], color=style.INK, linewidth=0.9, linestyle=style.BOUND
+    )
     right.plot(
         data["limit_cost"], 0.0, color=style.INK, marker="*", markersize=7, linewidth=0.0, clip_on=False
     )
@@ -250,9 +253,10 @@ def _draw(findings: Findings) -> Figure:
     control="the rule's strength is twice the program's",
     figure=_draw,
     caption="Left: mean divergence of m from m* falls in proportion to the rate (lines: prediction; "
-    "crosses: m* of half the strength, from which the distance stays). Middle: imbalance left at each "
-    "strength, runs (markers) on the program's solution (lines). Right: the trade-off; the star is "
-    "ALF-LB. Normal scores, offsets over one interquartile range, E=8, K=2.",
+    "crosses: a rule of twice the program's strength stays away from its m*). Middle: imbalance left at "
+    "each strength, runs (markers) on the program's solution (lines; dashed: first order in 1/lambda). "
+    "Right: the trade-off; the star is ALF-LB. Normal scores, offsets over one interquartile range, E=8, "
+    "K=2.",
 )
 def selection_form(depth: Depth) -> Findings:
     """Hold runs on one batch and on fresh draws against the program's solution."""
