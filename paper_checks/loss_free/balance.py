@@ -181,8 +181,8 @@ def sampling_noise(depth: Depth) -> Findings:
         **{name: np.array(values) for name, values in kept.items()},
     }
     remark = (
-        "The first hypothesis was added when layer 15 failed at 1e-3, where a step moves 0.98 standard deviations "
-        "of an average load; half lies between that and the 0.25 of layer 7, where the statement holds."
+        "The first hypothesis was added when layer 15 failed at 1e-3, where a step moves 0.98 standard "
+        "deviations of an average load; half lies between that and the 0.25 of layer 7, where it holds."
     )
     return Findings(cases, data, (STREAM_REMARK, SECOND_HAND, remark))
 
