@@ -261,7 +261,7 @@ def step_sizes(depth: Depth) -> Findings:
     even = sources.Normal(n_experts=E, transform="sigmoid", seed=805)
     still = simulate(
         [AlfLB(schedule="sign", step_size=size) for size in SIZES[:2]], even, n_tokens=TOKENS, k=K,
-        horizon=200, comparator="none", n_exact=0, n_records=1600,
+        horizon=200, comparator="none", n_exact=0, n_records=200,
     )  # fmt: skip
     at_once = [level(run, 0.0, 1.0, base).value for run in still]
     cases.append(

@@ -74,7 +74,7 @@ def _looked_ahead(rule: Rule, source: Source, k: int) -> tuple[int, int]:
     changed = Changed(source, other, source.n_experts, _CHANGED, 0)
     same = Changed(source, source, source.n_experts, _CHANGED, 0)
     one, two = (
-        simulate(rule, one, n_tokens=_TOKENS, k=k, horizon=20, comparator="none", n_exact=0, n_records=200)
+        simulate(rule, one, n_tokens=_TOKENS, k=k, horizon=20, comparator="none", n_exact=0, n_records=20)
         for one in (same, changed)
     )
     differs = (_in_force(one) != _in_force(two)).any(axis=1)

@@ -47,7 +47,7 @@ def _runs(source: Source, horizon: int) -> list[Run]:
     rules: list[Any] = [NoBalance(), *(AlfLB(schedule="sign", step_size=step) for step in _STEPS)]
     return simulate(
         rules, source, n_tokens=TOKENS, k=K, horizon=horizon, comparator="none", n_exact=0,
-        n_records=8 * horizon,
+        n_records=horizon,
     )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def _conversion(source: Source, n_tokens: int, k: int, rate: float, step: float)
     """The published rule in Python against `constant` with a step in score units per token."""
     rules: Sequence[PriceRule] = [Published(rate=rate), AlfLB(schedule="constant", step_size=step)]
     published, ours = simulate(
-        rules, source, n_tokens=n_tokens, k=k, horizon=200, comparator="none", n_exact=0, n_records=1600
+        rules, source, n_tokens=n_tokens, k=k, horizon=200, comparator="none", n_exact=0, n_records=200
     )
     error = float(np.abs(published.bias - ours.bias).max() / np.abs(published.bias).max())
     return at_most(

@@ -98,7 +98,7 @@ def runs_of(source: str, horizon: int, rules: Sequence[str]) -> dict[str, Run]:
     """Run rules on one of the sources with the same draws; every batch is recorded."""
     runs = simulate(
         [_rule(rule) for rule in rules], SOURCES[source], n_tokens=TOKENS, k=K, horizon=horizon,
-        comparator="none", n_exact=0, n_records=8 * horizon,
+        comparator="none", n_exact=0, n_records=horizon,
     )  # fmt: skip
     return dict(zip(rules, runs, strict=True))
 
