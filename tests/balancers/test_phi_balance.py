@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -243,6 +244,34 @@ class Again(Source):
 
     def with_seed(self, seed):
         return replace(self, seed=seed)
+
+
+@each
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_averages_lack_of_the_penalised_optimum(potential, seed):
+    """theory.md P6: mean G_n(v_n) less the averaged routing's value is four terms of averages."""
+    eta, strength, k, n_tokens, n_steps, n_experts = 0.2, 0.7, 2, 12, 30, 4
+    scores = np.random.default_rng(seed).normal(size=(n_steps, n_tokens, n_experts))
+    averages = [np.full(n_experts, 1.0 / n_experts)]
+    duals, gained, shares = [], [], []
+    for batch in scores:
+        m = averages[-1]
+        v = potential.gradient(m)
+        routed = bs.route(batch, -strength / k * v, k=k)
+        duals.append(routed.value / n_tokens + strength * potential.conjugate(v))
+        gained.append(routed.score / n_tokens)
+        shares.append(routed.loads / (n_tokens * k))
+        averages.append((1.0 - eta) * m + eta * shares[-1])
+    mean = np.mean(shares, axis=0)
+    value = potential.value
+    lacking = np.mean(duals) - (np.mean(gained) - strength * value(mean))
+    moves = [potential.divergence(b, a) for a, b in pairwise(averages)]
+    along = np.mean([value(m) for m in averages[:-1]])
+    terms = value(mean) - along + (value(averages[0]) - value(averages[-1])) / (eta * n_steps)
+    # Sums of some 30 values below 100, divided by eta: 1e-12.
+    assert lacking == pytest.approx(strength * (terms + np.mean(moves) / eta), abs=1e-11)
+    # The control: without the divergences it is not.
+    assert abs(lacking - strength * terms) > 1e-4
 
 
 def test_constant_rates_hover_within_a_distance_that_falls_with_the_rate():
