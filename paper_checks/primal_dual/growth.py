@@ -60,7 +60,7 @@ def _held_out_error(fit: GrowthFit) -> float:
 
 @statement(
     label="S6",
-    paper="(ours)",
+    paper="ours",
     title="Telling a logarithm from a power",
     claim=(
         "The growth fit calls the regret of steps 1/(mu n) logarithmic and that of a constant step linear, "

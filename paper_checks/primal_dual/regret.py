@@ -330,7 +330,7 @@ def _exact_topsum(row: Any, bias: Float64Array, k: int) -> Fraction:
 
 @statement(
     label="S5",
-    paper="(ours)",
+    paper="ours",
     title="Safe differences on heavy tails",
     claim=(
         "A token's top-K sums at two biases differ by at most topsum_K(p - q) one way and topsum_K(q - p) "
