@@ -78,9 +78,9 @@ def _smooth(depth: Depth) -> list[Place]:
     caption=(
         "Left: every h_kj by quadrature against its estimate from counted near-ties, with 95 % intervals; "
         "points lie on the diagonal if the Hessian is the Laplacian of tie densities. Right: the least "
-        "modulus found at any bias of the domain |p_k| <= R (points) stays above the bound mu_C (lines), "
-        "both relative to the modulus at p*; the bound is loose by design, and the modulus at p* (1) is no "
-        "bound."
+        "modulus found at any bias with |p_k| <= R (points) against the bound mu_C (lines), both relative to "
+        "the modulus at p*: the bound is not exceeded, nor is it close, and the modulus at p* (1) is no "
+        "bound. Offsets widen the domain, so that their bound starts below 1."
     ),
 )
 def hessian(depth: Depth) -> Findings:

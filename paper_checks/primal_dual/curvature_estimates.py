@@ -69,9 +69,10 @@ _TRIALS = [
     figure=figures.draw_estimates,
     caption=(
         "Left: relative bias of the trace against the width w, logistic scores, E=8, K=2: lines are exact "
-        "expectations, points are measured with 95 % intervals; both estimators follow w^2, the naive count "
-        "of places K and K+1 follows w. Right: how often 95 % intervals cover, per source; the band is what "
-        "is asked of h_kj and the trace, lambda_2 may lie above it."
+        "expectations, points are measured, with 95 % intervals; gaps and differences follow w^2, the naive "
+        "count of places K and K+1 follows w. Right: how often 95 % intervals cover, per source, for gaps "
+        "(filled) and differences (hollow); the band is what is asked of h_kj and the trace, lambda_2 may "
+        "lie above it."
     ),
 )
 def estimates(depth: Depth) -> Findings:

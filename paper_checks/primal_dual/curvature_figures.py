@@ -156,6 +156,6 @@ def draw_estimates(findings: Findings) -> Figure:
     right.set_ylim(-0.6, len(coverage) - 0.4)
     right.set_xlim(90.0, 100.0)
     right.set_xlabel("covered, % of replications")
-    right.set_title("coverage (filled: gap, hollow: difference)", loc="left")
+    right.set_title("coverage (hollow: difference)", loc="left")
     _legend(right, handles, 3)
     return figure
