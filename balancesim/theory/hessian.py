@@ -68,7 +68,7 @@ def integrate_hessian(noise: Any, shifts: Float64Array, k: int) -> Hessian:
     matrix = np.diag(total.sum(axis=1)) - total
     # Non-negative sums and products of about E + K factors: a relative error of each weight, hence of v'Hv.
     rounding = 4.0 * (n_experts + k) * np.finfo(np.float64).eps * float(np.trace(matrix))
-    return Hessian(matrix, 2.0 * float(doubt.sum(axis=1).max()) + rounding)
+    return Hessian(matrix, 2.0 * float(doubt.sum(axis=1).max()) + float(rounding))
 
 
 def least_eigenvalue(matrix: Float64Array) -> tuple[float, Float64Array]:

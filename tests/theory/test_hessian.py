@@ -1,4 +1,4 @@
-"""S1's integrals: against closed forms, exact fractions, high precision, and derivatives of expected loads."""
+"""S1's integrals against closed forms, exact fractions, high precision, and slopes of expected loads."""
 
 import dataclasses
 import itertools
