@@ -33,7 +33,7 @@ def test_expected_counts_start_at_the_trace(expected):
 
 
 def test_slope_of_the_naive_count():
-    # theory.md, S3: minus a quarter of E(E-1) times the integral of f^3 (E-2) [Q(K-2) + Q(K-1)], of E-3 others.
+    # theory.md, S3: -E(E-1)/4 times the integral of f^3 (E-2) [Q(K-2) + Q(K-1)], Q of E-3 others.
     z = np.linspace(-40.0, 40.0, 8001)
     below = special.expit(z)
     density = below * (1 - below)
