@@ -68,7 +68,7 @@ def integrate_hessian(noise: Any, shifts: Float64Array, k: int) -> Hessian:
     matrix = np.diag(total.sum(axis=1)) - total
     # Non-negative sums and products of about E + K factors: a relative error of each weight, hence of v'Hv.
     rounding = 4.0 * (n_experts + k) * np.finfo(np.float64).eps * float(np.trace(matrix))
-    return Hessian(matrix, 2.0 * float(doubt.sum(axis=1).max()) + rounding)
+    return Hessian(matrix, 2.0 * float(doubt.sum(axis=1).max()) + float(rounding))
 
 
 def least_eigenvalue(matrix: Float64Array) -> tuple[float, Float64Array]:
@@ -205,11 +205,11 @@ def _first_panels(noise: Any, shifts: Float64Array) -> Float64Array:
 def _refine(noise: Any, shifts: Float64Array, k: int, panels: Float64Array) -> Float64Array:
     """Halve panels until both rules agree on every expert's degree; drop those that matter to none."""
     done: list[Float64Array] = []
-    settled = np.zeros(shifts.size)
-    doubt = np.zeros(shifts.size)
+    settled, doubt = np.zeros(shifts.size), np.zeros(shifts.size)
     n_done = 0
+    fine, gap = _measure(noise, shifts, k, panels)
+    outermost = np.maximum(fine[0], fine[-1])
     for _ in range(_MAX_ROUNDS):
-        fine, gap = _measure(noise, shifts, k, panels)
         total = settled + fine.sum(axis=0)
         matters = (fine > _NEGLIGIBLE * total).any(axis=1)
         rough = (gap > _TOLERANCE * total).any(axis=1)
@@ -221,20 +221,23 @@ def _refine(noise: Any, shifts: Float64Array, k: int, panels: Float64Array) -> F
         n_done += int(keep.sum())
         settled = settled + fine[keep].sum(axis=0)
         doubt = doubt + gap[keep].sum(axis=0)
-        panels = panels[split]
-        if not len(panels) or n_done + 2 * len(panels) > _MAX_PANELS:
-            break
-        middle = 0.5 * (panels[:, 0] + panels[:, 1])
-        left, right = np.stack([panels[:, 0], middle], 1), np.stack([middle, panels[:, 1]], 1)
+        middle = 0.5 * (panels[split, 0] + panels[split, 1])
+        left, right = np.stack([panels[split, 0], middle], 1), np.stack([middle, panels[split, 1]], 1)
         panels = np.concatenate([left, right])
-    if len(panels):
+        if not len(panels):
+            break
         fine, gap = _measure(noise, shifts, k, panels)
+        if n_done + 2 * len(panels) > _MAX_PANELS:
+            break
+    if len(panels):
         settled, doubt = settled + fine.sum(axis=0), doubt + gap.sum(axis=0)
         done.append(panels)
-    if not np.isfinite(settled).all() or bool((doubt > _FAILED * settled.max()).any()):
+    # The outermost panels hold a probability of exp(-690) or less, unless the density has no end.
+    diverges = (outermost > _FAILED * settled) | (doubt > _FAILED * settled.max())
+    if not np.isfinite(settled).all() or bool(diverges.any()):
         raise InputError(
             "`source` has a density that is unbounded, or cannot be computed, at an end of its support: "
-            'the curvature is infinite or unknown there; use method="gap"'
+            'the curvature is infinite or unknown there; use method="gap" or "difference"'
         )
     return np.concatenate(done)
 
@@ -249,8 +252,10 @@ def _measure(
     for start in range(0, len(panels), rows):
         block = panels[start : start + rows]
         at, weights = _on_panel(noise, shifts, block)
-        values = degrees(at, k).reshape(len(block), N_NODES, -1)
-        both = np.einsum("pqe,pqr->rpe", values, weights)
-        fine[start : start + rows] = both[0]
-        gap[start : start + rows] = np.abs(both[0] - both[1])
+        # Unbounded densities overflow, and are refused for it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = degrees(at, k).reshape(len(block), N_NODES, -1)
+            both = np.einsum("pqe,pqr->rpe", values, weights)
+            fine[start : start + rows] = both[0]
+            gap[start : start + rows] = np.abs(both[0] - both[1])
     return fine, gap

@@ -27,5 +27,9 @@ def test_a_statement_says_all_it_should(statement: Statement, pages: str) -> Non
 
 
 def test_every_label_of_the_theory_has_its_check() -> None:
-    expected = {*(f"D{i}" for i in range(1, 6)), *(f"S{i}" for i in range(1, 9)), *(f"P{i}" for i in range(1, 8))}
+    expected = {
+        *(f"D{i}" for i in range(1, 6)),
+        *(f"S{i}" for i in range(1, 9)),
+        *(f"P{i}" for i in range(1, 8)),
+    }
     assert expected <= {statement.label for statement in find_statements()}
