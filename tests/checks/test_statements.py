@@ -1,4 +1,4 @@
-"""What every installed statement says of itself; the statements themselves are `balancesim check`'s to try."""
+"""What every installed statement says of itself; to try the statements is `balancesim check`'s task."""
 
 import re
 from pathlib import Path
@@ -27,9 +27,5 @@ def test_a_statement_says_all_it_should(statement: Statement, pages: str) -> Non
 
 
 def test_every_label_of_the_theory_has_its_check() -> None:
-    expected = {
-        *(f"D{i}" for i in range(1, 6)),
-        *(f"S{i}" for i in range(1, 9)),
-        *(f"P{i}" for i in range(1, 8)),
-    }
+    expected = {f"{letter}{i}" for letter, n in (("D", 5), ("S", 8), ("P", 7)) for i in range(1, n + 1)}
     assert expected <= {statement.label for statement in find_statements()}
