@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from balancesim.checks import Depth, Outcome, Statement, Verdict, run_checks
+from balancesim.checks import Depth, Outcome, Statement, Verdict, find_statements, run_checks
 from balancesim.errors import InputError, RunDirectoryError
 from tests.checks.statements import BAD, CONTROL, GOOD, PASSING_CONTROL, UNMET, UNSURE, stated
 
@@ -108,3 +108,14 @@ def test_a_figure_needs_a_caption() -> None:
     good = stated("Q1", GOOD)
     with pytest.raises(InputError, match="Q1: a figure needs a `caption`"):
         Statement("Q1", "ours", "", "", (), "", "", good.run, good.figure)
+
+
+def test_processes_find_what_one_finds(tmp_path: Path) -> None:
+    statements = find_statements(["P1", "P2"])
+    alone = run_checks(statements, tmp_path / "alone")
+    beside = run_checks(statements, tmp_path / "beside", jobs=2)
+    assert [outcome.passed for outcome in alone] == [outcome.passed for outcome in beside] == [True, True]
+    for label in ("P1", "P2"):
+        assert (tmp_path / "alone" / f"{label}.json").read_bytes() == (
+            tmp_path / "beside" / f"{label}.json"
+        ).read_bytes()
