@@ -130,7 +130,7 @@ class SecantHarmonic(CompiledRule):
     compiled_update = staticmethod(update)
     compiled_observe = staticmethod(observe)
     multiple: float = 1.0
-    delay: float = 0.0
+    delay: float = 1.0
     pool: float = 8.0
 
     def __post_init__(self) -> None:
@@ -153,5 +153,5 @@ class SecantHarmonic(CompiledRule):
     def describe(self) -> str:
         parts = ["harmonic secant steps"]
         parts += [f"times {self.multiple:g}"] if self.multiple != 1.0 else []
-        parts += [f"delay {self.delay:g}"] if self.delay > 0.0 else []
+        parts += [f"delay {self.delay:g}"] if self.delay != 1.0 else []
         return ", ".join(parts)

@@ -11,14 +11,17 @@ from balancesim.theory.potentials import (
 )
 from balancesim.theory.regret import power_exponent, regret_bound, sharp_slope
 from balancesim.theory.sampling import max_violation_floor
+from balancesim.theory.tails import DomainModulus, domain_modulus, spread_limit
 
 __all__ = [
+    "DomainModulus",
     "GrowthFit",
     "MinibatchBias",
     "averaging_bound",
     "averaging_ceiling",
     "averaging_excess",
     "boundary_spread",
+    "domain_modulus",
     "fit_growth",
     "max_violation_floor",
     "minibatch_bias",
@@ -26,4 +29,5 @@ __all__ = [
     "power_exponent",
     "regret_bound",
     "sharp_slope",
+    "spread_limit",
 ]

@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit, gammaln, log_expit
+from scipy.special import betaln, expit, gammaln, log_expit
 
 from balancesim.errors import InputError
 from balancesim.sources import Source
@@ -12,8 +12,12 @@ from balancesim.theory.arguments import real_number, sizes
 from balancesim.theory.quadrature import family, require_unimodal
 from balancesim.types import Float64Array
 
-_STEP = 1.0 / 64.0
-_REACH = 800.0
+_STEP = 1.0 / 16.0
+_REACH = 700.0
+# Above, S^2 leaves nothing beyond exp(-200); gates may grow as fast as it falls, and are followed further.
+_POINTS = np.arange(-_REACH, 100.0 + _STEP, _STEP)
+_FAR_POINTS = np.arange(-_REACH, _REACH + _STEP, _STEP)
+_NEGLIGIBLE = 30.0
 # Families whose hazard rate never rises: the K experts that must pass a raised one then do so at equal cost.
 _FALLING_HAZARD = frozenset({"pareto", "expon"})
 
@@ -87,8 +91,8 @@ def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
     Notes
     -----
     Source: docs/heavy_tails.md, T4 (ours). Unlike S4's bound (`modulus` with a radius) the lower bound falls
-    with the power of R that mu_C falls with; near R = 0 S4's is the better one. Integrals on a grid of the
-    logit of the distribution function, good to about 1e-10.
+    with the power of R that mu_C falls with; near R = 0 S4's is the better one. Integrals are sums on a grid of
+    the logit of the distribution function: ``high`` to about 1e-10, ``low`` to 1e-3 where the density rises.
     """
     n_experts, k = sizes(source.n_experts, k)
     reach = real_number("radius", radius, positive=False) / float(getattr(source, "scale", 1.0))
@@ -105,15 +109,17 @@ def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
     return DomainModulus(low / scale, n_experts * min(lifted, lowered) / scale)
 
 
-def hazard_modulus(noise: Any, k: int, n_experts: int) -> float:
+def hazard_modulus(noise: Any, k: int, n_experts: float) -> float:
     """K/(E-1) times the mean hazard rate at the (K+1)-th largest of E scores: the modulus (T1).
 
     Parameters
     ----------
     noise : frozen scipy.stats distribution
         Of the scores.
-    k, n_experts : int
-        1 <= k < n_experts.
+    k : int
+        Experts per token.
+    n_experts : float
+        E > k; as large as floating point allows.
 
     Returns
     -------
@@ -124,14 +130,24 @@ def hazard_modulus(noise: Any, k: int, n_experts: int) -> float:
     -----
     Source: docs/heavy_tails.md, T1 (ours); on the grid of `domain_modulus`.
     """
-    t, x, log_density, log_survival = _grid(noise)
-    log_weight = _log_beta_density(t, n_experts - k, k + 1)
-    return k / (n_experts - 1) * _sum(log_density - log_survival + log_weight)
+    above, below = k + 1.0, float(n_experts - k)
+    # Of many experts the order statistic is sharper than the common grid.
+    deviation = math.sqrt(1.0 / above + 1.0 / below)
+    if deviation < 0.25:
+        centre = math.log(below / above)
+        points = centre + deviation * np.arange(-40.0, 40.0, 1.0 / 16.0)
+        step = deviation / 16.0
+    else:
+        points, step = _POINTS, _STEP
+    t, _, log_density, log_survival = _grid(noise, points)
+    log_values = log_density - log_survival + _log_beta_density(t, below, above)
+    return k / (n_experts - 1) * _sum(log_values) * step / _STEP
 
 
-def _grid(noise: Any) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
+def _grid(
+    noise: Any, t: Float64Array = _POINTS
+) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
     """Logits of F, the quantiles there, and the logarithms of density and survival function."""
-    t = np.arange(-_REACH, _REACH + _STEP, _STEP)
     with np.errstate(all="ignore"):
         x = np.where(
             t < 0.0, noise.ppf(expit(np.minimum(t, 0.0))), noise.isf(expit(-np.maximum(t, 0.0)))
@@ -144,8 +160,7 @@ def _grid(noise: Any) -> tuple[Float64Array, Float64Array, Float64Array, Float64
 
 def _log_beta_density(t: Float64Array, below: float, above: float) -> Float64Array:
     """Logarithm of the density, in t = logit u, of u ~ Beta(below, above)."""
-    constant = gammaln(below + above) - gammaln(below) - gammaln(above)
-    return np.asarray(constant + below * log_expit(t) + above * log_expit(-t), dtype=np.float64)
+    return np.asarray(below * log_expit(t) + above * log_expit(-t) - betaln(below, above), dtype=np.float64)
 
 
 def _sum(log_values: Float64Array) -> float:
@@ -198,13 +213,87 @@ def _tree_weights(noise: Any, n_experts: int, k: int, radius: float) -> tuple[fl
 
 def _double_star(n_experts: int, k: int, first: float, second: float) -> float:
     """lambda_2 of T4's tree: node K joined to all below it by w1, node K + 1 to those above K by w2."""
-    scale = max(first, second)
-    if scale == 0.0:
+    if min(first, second) == 0.0:
         return 0.0
-    laplacian = np.zeros((n_experts, n_experts))
-    pairs = [(k - 1, j, first) for j in range(k, n_experts)] + [(k, j, second) for j in range(k - 1)]
-    for i, j, weight in pairs:
-        laplacian[[i, j], [i, j]] += weight / scale
-        laplacian[[i, j], [j, i]] -= weight / scale
-    values = np.linalg.eigvalsh(laplacian)
-    return scale * float(max(values[1], 0.0))
+    # The pseudo-inverse of a tree's Laplacian sums cuts over weights, so that small weights lose no digits.
+    scale = min(first, second)
+    inverse = np.zeros((n_experts, n_experts))
+    for leaf in (*range(k - 1), *range(k + 1, n_experts)):
+        cut = np.full(n_experts, -1.0 / n_experts)
+        cut[leaf] += 1.0
+        inverse += np.outer(cut, cut) * (scale / (second if leaf < k else first))
+    middle = np.full(n_experts, -k / n_experts)
+    middle[: k - 1] += 1.0
+    middle[k] += 1.0
+    inverse += np.outer(middle, middle) * (scale / first)
+    return scale / float(np.linalg.eigvalsh(inverse)[-1])
+
+
+def sigmoid_modulus(noise: Any, k: int, n_experts: int) -> float:
+    """Modulus at p* of scores that are sigmoids of independent, identically distributed logits (T4).
+
+    Parameters
+    ----------
+    noise : frozen scipy.stats distribution
+        Of the logits.
+    k, n_experts : int
+        1 <= k < n_experts.
+
+    Returns
+    -------
+    float
+        K/(E-1) times the mean of h(X)/(s(X)(1 - s(X))) at the (K+1)-th largest logit; infinite where the
+        grid's end, beyond probabilities of 1e-300, adds as much as its middle.
+
+    Notes
+    -----
+    Source: docs/heavy_tails.md, T4 (ours).
+    """
+    t, x, log_density, log_survival = _grid(noise, _FAR_POINTS)
+    log_values = log_density - log_survival + 2.0 * np.logaddexp(0.5 * x, -0.5 * x)
+    log_values = log_values + _log_beta_density(t, n_experts - k, k + 1)
+    if not log_values[-1] < log_values.max() - _NEGLIGIBLE:
+        return math.inf
+    return k / (n_experts - 1) * _sum(log_values)
+
+
+def softmax_modulus(noise: Any, k: int, n_experts: int) -> float:
+    """Modulus at p* of scores that are a softmax of independent, identically distributed logits (T4).
+
+    Parameters
+    ----------
+    noise : frozen scipy.stats distribution
+        Of the logits.
+    k, n_experts : int
+        1 <= k < n_experts.
+
+    Returns
+    -------
+    float
+        E binom(E-2, K-1) times the integral of f^2 S^(K-1) F^(E-1-K) [2 + (K-1) M+ + (E-1-K) M-], M+ and M-
+        the means of exp(X - z) above and below z; infinite for K >= 2 where M+ is.
+
+    Notes
+    -----
+    Source: docs/heavy_tails.md, T4 (ours). M+ and M- are sums on the grid: good to about 1e-3.
+    """
+    t, x, log_density, log_survival = _grid(noise, _FAR_POINTS)
+    log_cdf = np.asarray(log_expit(t), dtype=np.float64)
+    log_mass = x + log_cdf + log_survival + math.log(_STEP)
+    log_half = log_mass - math.log(2.0)
+    with np.errstate(over="ignore"):
+        below = np.exp(_less_half(np.logaddexp.accumulate(log_mass), log_half) - log_cdf - x)
+        factor = 2.0 + (n_experts - 1 - k) * below
+        if k > 1:
+            if not log_mass[-1] < log_mass.max() - _NEGLIGIBLE:
+                return math.inf
+            log_above = np.logaddexp.accumulate(log_mass[::-1])[::-1]
+            factor += (k - 1) * np.exp(_less_half(log_above, log_half) - log_survival - x)
+    log_values = log_density + k * log_survival + (n_experts - k) * log_cdf
+    log_values = log_values + np.log(factor) + _log_binomial(n_experts - 2, k - 1)
+    return n_experts * _sum(log_values)
+
+
+def _less_half(log_sum: Float64Array, log_half: Float64Array) -> Float64Array:
+    """Logarithm of a sum less half of its last term, as the trapezoidal rule takes it."""
+    return np.asarray(log_sum + np.log1p(-np.exp(log_half - log_sum)), dtype=np.float64)
