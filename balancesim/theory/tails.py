@@ -90,7 +90,7 @@ def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
 
     Notes
     -----
-    Source: docs/heavy_tails.md, T4 (ours). Unlike S4's bound (`modulus` with a radius) the lower bound falls
+    Source: docs/heavy_tails.md, T5 (ours). Unlike S4's bound (`modulus` with a radius) the lower bound falls
     with the power of R that mu_C falls with; near R = 0 S4's is the better one. Integrals are sums on a grid of
     the logit of the distribution function: ``high`` to about 1e-10, ``low`` to 1e-3 where the density rises.
     """
@@ -102,11 +102,10 @@ def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
     require_unimodal(noise)
     scale = float(getattr(source, "scale", 1.0))
     shift = reach * n_experts / (n_experts - 1)
-    lifted = _pair_density(noise, n_experts, k, shift, lifted=True)
-    lowered = _pair_density(noise, n_experts, k, shift, lifted=False)
+    raised, lowered = (_pair_density(noise, n_experts, k, sign * shift) for sign in (1.0, -1.0))
     first, second = _tree_weights(noise, n_experts, k, reach)
     low = _double_star(n_experts, k, first, second)
-    return DomainModulus(low / scale, n_experts * min(lifted, lowered) / scale)
+    return DomainModulus(low / scale, n_experts * min(raised, lowered) / scale)
 
 
 def hazard_modulus(noise: Any, k: int, n_experts: float) -> float:
@@ -177,42 +176,56 @@ def _log_binomial(n: int, m: int) -> float:
     return float(gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1))
 
 
-def _pair_density(noise: Any, n_experts: int, k: int, shift: float, *, lifted: bool) -> float:
-    """h between one expert shifted by ``shift`` and one of the others, which are level."""
-    t, x, _, log_survival = _grid(noise)
-    far = x + shift
+def _pair_density(noise: Any, n_experts: int, k: int, shift: float) -> float:
+    """h between one expert, raised by ``shift`` or lowered by its negative, and one of the others.
+
+    The integral over the others' level z of f(z - shift) f(z) S(z)^(K-1) F(z)^(E-1-K), along the grid of the
+    lower of the two, where the integrand is smooth. Of scores unbounded below that are far apart each one's
+    neighbourhood is summed on its own grid: what falls by the shift is a peak that the other would miss.
+    """
+    t, x, _, _ = _grid(noise)
+    log_mass = log_expit(t) + log_expit(-t) + _log_binomial(n_experts - 2, k - 1)
     with np.errstate(all="ignore"):
-        log_far_density = np.asarray(noise.logpdf(far), dtype=np.float64)
-        log_far_cdf = np.asarray(noise.logcdf(far), dtype=np.float64)
-    # Lifted: the expert has x, the others pass x + shift. Lowered: it must reach x + shift, the others have x.
-    log_above = _log_sf(noise, far) if lifted else log_survival
-    log_below = log_far_cdf if lifted else np.asarray(log_expit(t), dtype=np.float64)
-    log_values = log_far_density + (n_experts - 1 - k) * log_below
-    log_values += (k - 1) * log_above if k > 1 else 0.0
-    return _sum(log_values + log_expit(t) + log_expit(-t) + _log_binomial(n_experts - 2, k - 1))
+        apart = math.copysign(np.inf, -shift) * np.ones_like(x)
+        middle, width = float(noise.median()), float(noise.isf(0.25) - noise.ppf(0.25))
+        if noise.support()[0] == -np.inf and abs(shift) > 20.0 * width:
+            apart = (x - middle) * (-20.0 / abs(shift)) * math.copysign(1.0, shift) + 10.0
+            own = (x + shift - middle) * (-20.0 / abs(shift)) * math.copysign(1.0, shift) + 10.0
+        else:
+            own = apart
+        at_others = np.asarray(noise.logpdf(x - shift), dtype=np.float64) + (n_experts - 1 - k) * log_expit(t)
+        at_expert = np.asarray(noise.logpdf(x + shift), dtype=np.float64)
+        at_expert = at_expert + (n_experts - 1 - k) * np.asarray(noise.logcdf(x + shift), dtype=np.float64)
+        if k > 1:
+            at_others = at_others + (k - 1) * log_expit(-t)
+            at_expert = at_expert + (k - 1) * _log_sf(noise, x + shift)
+        return _sum(at_others + log_mass + log_expit(apart)) + _sum(at_expert + log_mass + log_expit(-own))
 
 
 def _tree_weights(noise: Any, n_experts: int, k: int, radius: float) -> tuple[float, float]:
-    """The weights w1, w2 of T4: of pairs below the K-th shift, and of pairs above it."""
+    """The weights w1, w2 of T5: of pairs below the K-th shift, and of pairs above it."""
     t, x, log_density, log_survival = _grid(noise)
     width = 2.0 * radius
     with np.errstate(all="ignore"):
         log_far = np.asarray(noise.logpdf(x + width), dtype=np.float64)
-    least = np.minimum(log_density, log_far)
+        log_fallen = np.asarray(noise.logpdf(x - width), dtype=np.float64)
+    least, least_below = np.minimum(log_density, log_far), np.minimum(log_density, log_fallen)
     common = (n_experts - 1 - k) * log_expit(t) + log_expit(t) + log_expit(-t)
-    first = _sum(least + (k - 1) * log_survival + common if k > 1 else least + common)
     if k == 1:
+        first = _sum(least + common)
         return first, first
-    second = _sum(least + (k - 1) * _log_sf(noise, x + width) + common)
+    first = _sum(least + (k - 1) * log_survival + common)
+    passed = _sum(least + (k - 1) * _log_sf(noise, x + width) + common)
     if family(noise) in _FALLING_HAZARD:
         far = x + radius * n_experts / (n_experts - 1)
         log_hazard = log_far - _log_sf(noise, x + width)
-        second = max(second, _sum(log_hazard + k * _log_sf(noise, far) + common))
-    return first, min(first, second)
+        passed = max(passed, _sum(log_hazard + k * _log_sf(noise, far) + common))
+    fallen = _sum(least_below + (k - 1) * log_survival + common)
+    return first, max(passed, fallen)
 
 
 def _double_star(n_experts: int, k: int, first: float, second: float) -> float:
-    """lambda_2 of T4's tree: node K joined to all below it by w1, node K + 1 to those above K by w2."""
+    """lambda_2 of T5's tree: node K joined to all below it by w1, node K + 1 to those above K by w2."""
     if min(first, second) == 0.0:
         return 0.0
     # The pseudo-inverse of a tree's Laplacian sums cuts over weights, so that small weights lose no digits.
