@@ -1,4 +1,4 @@
-"""Modulus and tails: the hazard form, the limit in units of the spread, two-sided bounds over a domain (ours)."""
+"""Modulus and tails (ours): the hazard form, the limit in units of the spread, bounds over a domain."""
 
 import math
 from typing import Any, NamedTuple
@@ -81,7 +81,7 @@ def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
     -------
     DomainModulus
         ``low`` from a tree of expert pairs that every price in the set leaves connected, ``high`` from the
-        price that raises or lowers one expert by R against all others; equal to mu at R = 0 for ``high`` only.
+        price that raises or lowers one expert by R against all others; only ``high`` is mu at R = 0.
 
     Raises
     ------
@@ -91,8 +91,8 @@ def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
     Notes
     -----
     Source: docs/heavy_tails.md, T5 (ours). Unlike S4's bound (`modulus` with a radius) the lower bound falls
-    with the power of R that mu_C falls with; near R = 0 S4's is the better one. Integrals are sums on a grid of
-    the logit of the distribution function: ``high`` to about 1e-10, ``low`` to 1e-3 where the density rises.
+    with the power of R that mu_C falls with; near R = 0 S4's is the better one. Integrals are sums on a grid
+    of the logit of the distribution function: ``high`` to about 1e-10, ``low`` to 1e-3 where the density rises.
     """
     n_experts, k = sizes(source.n_experts, k)
     reach = real_number("radius", radius, positive=False) / float(getattr(source, "scale", 1.0))
@@ -132,12 +132,12 @@ def hazard_modulus(noise: Any, k: int, n_experts: float) -> float:
     above, below = k + 1.0, float(n_experts - k)
     # Of many experts the order statistic is sharper than the common grid.
     deviation = math.sqrt(1.0 / above + 1.0 / below)
+    centre = math.log(below / above)
     if deviation < 0.25:
-        centre = math.log(below / above)
         points = centre + deviation * np.arange(-40.0, 40.0, 1.0 / 16.0)
         step = deviation / 16.0
     else:
-        points, step = _POINTS, _STEP
+        points, step = centre + np.arange(-400.0, 120.0, _STEP), _STEP
     t, _, log_density, log_survival = _grid(noise, points)
     log_values = log_density - log_survival + _log_beta_density(t, below, above)
     return k / (n_experts - 1) * _sum(log_values) * step / _STEP
@@ -177,7 +177,7 @@ def _log_binomial(n: int, m: int) -> float:
 
 
 def _pair_density(noise: Any, n_experts: int, k: int, shift: float) -> float:
-    """h between one expert, raised by ``shift`` or lowered by its negative, and one of the others.
+    """Density h between one expert, raised by ``shift`` or lowered by its negative, and one of the others.
 
     The integral over the others' level z of f(z - shift) f(z) S(z)^(K-1) F(z)^(E-1-K), along the grid of the
     lower of the two, where the integrand is smooth. Of scores unbounded below that are far apart each one's
@@ -309,4 +309,4 @@ def softmax_modulus(noise: Any, k: int, n_experts: int) -> float:
 
 def _less_half(log_sum: Float64Array, log_half: Float64Array) -> Float64Array:
     """Logarithm of a sum less half of its last term, as the trapezoidal rule takes it."""
-    return np.asarray(log_sum + np.log1p(-np.exp(log_half - log_sum)), dtype=np.float64)
+    return np.asarray(log_sum + np.log1p(-np.exp(np.minimum(log_half - log_sum, -1e-3))), dtype=np.float64)

@@ -103,7 +103,7 @@ def domain(findings: Findings) -> Figure:
     """T5: bounds on the modulus over a ball."""
     data = findings.data
     figure = style.new_figure(2.95)
-    axes = _row(figure, 2, bottom=0.75, height=1.9)
+    axes = _row(figure, 2, bottom=0.75, height=1.9, left=0.62, gap=0.55)
     for panel, k in zip(axes, (1, 2), strict=True):
         for place, name in enumerate(data["names"]):
             low, high, known = data[f"K={k}"][place]

@@ -35,8 +35,8 @@ def observe_gaps(
             if x < top[k - 1, t] and x > best_left[t]:
                 best_left[t] = x
     for t in range(n_lanes):
-        place = int(math.floor(_PER_OCTAVE * (math.log2(top[k - 1, t] - best_left[t]) - _LOWEST)))
-        memory[min(max(place, 0), _N_BINS - 1)] += 1.0
+        place = _PER_OCTAVE * (math.log2(top[k - 1, t] - best_left[t]) - _LOWEST)
+        memory[int(min(max(place, 0.0), _N_BINS - 1.0))] += 1.0
 
 
 @rule_kernel
