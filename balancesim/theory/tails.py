@@ -92,7 +92,8 @@ def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
     -----
     Source: docs/heavy_tails.md, T5 (ours). Unlike S4's bound (`modulus` with a radius) the lower bound falls
     with the power of R that mu_C falls with; near R = 0 S4's is the better one. Integrals are sums on a grid
-    of the logit of the distribution function: ``high`` to about 1e-10, ``low`` to 1e-3 where the density rises.
+    of the logit of the distribution function: ``high`` to about 1e-10, ``low`` to 1e-3 where a
+    density rises.
     """
     n_experts, k = sizes(source.n_experts, k)
     reach = real_number("radius", radius, positive=False) / float(getattr(source, "scale", 1.0))
