@@ -283,7 +283,8 @@ def _scale_free(noise: Any, k: int, n_experts: float) -> float:
     claim="A sigmoid multiplies the hazard rate in T1 by 1/(s(1-s)), softmax the density of ties by the "
     "mean of (sum of exp(score))/exp(tied score). Both are finite for light-tailed logits. For logits "
     "with E exp(t X) infinite for all t > 0 (Pareto, Student t, log-normal) mu is infinite behind a "
-    "sigmoid, and behind softmax for K >= 2; for K = 1 softmax keeps 2 mu < mu_softmax < E mu.",
+    "sigmoid, and behind softmax for K >= 2; for K = 1 softmax keeps 2 mu < mu_softmax < E mu, which "
+    "vanishes with the index of Pareto logits while the scores keep to [0, 1].",
     hypotheses=(
         "independent, identically distributed logits",
         "exact arithmetic: float32 saturates to atoms",
@@ -325,6 +326,18 @@ def gates(depth: Depth) -> Findings:
         between("softmax of t(2) logits, E=16, K=1", "mu by the formula", exact, found.low, found.high),
         between("softmax of t(2) logits, E=16, K=1", "mu_softmax/mu", exact / plain, 2.0, 16.0),
     ]
+    for index, most in ((1.5, 2.0), (0.5, 0.05)):
+        pareto = bs.sources.Pareto(n_experts=16, tail_index=index)
+        factor = softmax_modulus(pareto.noise_distribution(), 1, 16) / modulus(pareto, 1).value
+        gated = dataclasses.replace(pareto, transform="softmax")
+        found, unit = modulus(gated, 1, method="gap"), boundary_spread(gated, 1) * 15.0 / LN4
+        where = f"softmax of Pareto {index} logits, E=16, K=1"
+        what = "mu x spread over the exponential's, by near-ties"
+        value, low, high = (unit * mu for mu in (found.value, found.low, found.high))
+        cases += [
+            between(where, "mu_softmax/mu", factor, 2.0, 16.0),
+            at_most(where, what, value, most, low=low, high=high),
+        ]
     cases += _saturated()
     widths = np.geomspace(1e-6, 1.0, 25)
     rows, names = [], []

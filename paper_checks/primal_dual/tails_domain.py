@@ -79,7 +79,7 @@ def _prices(rng: np.random.Generator, n_experts: int, radius: float, n_random: i
     "expert is raised or lowered by R. Both fall like R^-(1+aK) for Pareto tails of index a, like "
     "R^-(1+a) where the lower tail is as heavy, and like exp(-K R E/(E-1)) for exponential scores and K "
     ">= 2: light tails lose the modulus exponentially, heavy ones by a power.",
-    hypotheses=(_IID, _DOMAIN, "for the powers: a density of regular variation; E and K fixed, K < E - 1"),
+    hypotheses=(_IID, _DOMAIN, "for the powers: a density of regular variation; E and K fixed"),
     statistic="least lambda_2 of explicit and random prices over both bounds, E = 5; slopes of both "
     "bounds at R = 10^6 spreads, or for exponential scores the rate at 40, E = 16",
     control="the power 1 + a(K+1) that S4's bound falls with; the power 1 + a that a lowered expert alone "
@@ -158,7 +158,7 @@ def _domain_curves() -> dict[str, Any]:
     claim="For Pareto scores the modulus over a ball of rho boundary spreads, times the spread, is at most "
     "a K rho^-(1+a) (1 - 4^(-1/a))^-a / (2(E-1)): it vanishes with a while at p* it grows like a 2^(1/a). So "
     "mu_C/mu(p*) falls at least like 2^(-1/a): curvature ends within a vanishing part of the spread.",
-    hypotheses=("Pareto, independent", _DOMAIN, "K <= E/4, so that the spread's lower end is 1 - 2K/E"),
+    hypotheses=("Pareto, independent", _DOMAIN, "K <= E/3, so that the spread's lower end is 1 - 2K/E"),
     statistic="upper bound on mu_C of T5 times the spread, over the claim's; the radius at which mu_C <= "
     "mu/2",
     control="mu(p*) in place of mu_C",
