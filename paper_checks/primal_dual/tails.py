@@ -121,7 +121,7 @@ def _slope(a: float, n_experts: int, k: int) -> float:
     title="Relative to the spread heavy tails do not flatten F at p*",
     claim="For Pareto scores and K <= E/3, mu times the boundary spread is at least the exponential's, "
     "K ln 4/(E-1), for every tail index, E and K, and falls with the index; mu times the boundary score lies "
-    "between 1 and exp((1+1/a)^2/(2K)) times a K/(E-1). At a fixed minimum mu is a^(E-K+1) E (E-2)!/(K-1)! / "
+    "between 1 and exp((1+1/(2a))/(aK)) times a K/(E-1). At a fixed minimum mu is a^(E-K+1) E (E-2)!/(K-1)! / "
     "prod_{j=K+1..E} (1 + j a), a power of a for a << 1/E.",
     hypotheses=(_IID, "Pareto; for Student t and log-normal it is seen on a grid, not proved"),
     statistic="least over tail indices 0.02 to 50 of the quantity over its bound; largest rise; slope of "
@@ -141,7 +141,7 @@ def minimiser(depth: Depth) -> Findings:
         name, found = f"Pareto, E={n_experts}, K={k}", _pareto(a, n_experts, k)
         relative = found["spread"] * (n_experts - 1) / (k * LN4)
         score = found["score"] * (n_experts - 1) / (a * k)
-        log_ceiling = (1.0 + 1.0 / a) ** 2 / (2.0 * k)
+        log_ceiling = (1.0 + 0.5 / a) / (a * k)
         fixed = np.exp(found["log_mu"]) * (n_experts - 1) / k
         cases += [
             at_least(name, "least mu x spread over the exponential's", float(relative.min()), 1.0 - 1e-12),
