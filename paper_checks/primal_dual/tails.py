@@ -119,10 +119,10 @@ def _slope(a: float, n_experts: int, k: int) -> float:
     label="T2",
     paper="(ours)",
     title="Relative to the spread heavy tails do not flatten F at p*",
-    claim="For Pareto scores and K <= E/3, mu times the boundary spread is at least the exponential's, "
-    "K ln 4/(E-1), for every tail index, E and K, and falls with the index; mu times the boundary score lies "
-    "between 1 and exp((1+1/(2a))/(aK)) times a K/(E-1). At a fixed minimum mu is a^(E-K+1) E (E-2)!/(K-1)! / "
-    "prod_{j=K+1..E} (1 + j a), a power of a for a << 1/E.",
+    claim="For Pareto scores and K <= E/3, mu times the boundary spread is at least the exponential's, K "
+    "ln 4/(E-1), for every tail index, E and K, and falls with the index; mu times the boundary score "
+    "lies between 1 and exp((1+1/(2a))/(aK)) times a K/(E-1). At a fixed minimum mu is a^(E-K+1) E "
+    "(E-2)!/(K-1)! / prod_{j=K+1..E} (1 + j a), a power of a for a << 1/E.",
     hypotheses=(_IID, "Pareto; for Student t and log-normal it is seen on a grid, not proved"),
     statistic="least over tail indices 0.02 to 50 of the quantity over its bound; largest rise; slope of "
     "ln mu",
