@@ -128,10 +128,10 @@ def _slope(a: float, n_experts: int, k: int) -> float:
     "ln mu",
     control="mu at a fixed minimum in place of mu times the spread",
     figure=figures.minimiser,
-    caption="Modulus at p* in three units, over the exponential's: times the boundary spread (left), "
-    "times the boundary score (middle), at a fixed minimum (right), against 1/a for Pareto (lines) and "
-    "against the local index (1/h)' at the boundary for Student t (dots) and log-normal (triangles). "
-    "Heavy tails are to the right.",
+    caption="Modulus at p* in three units, over K/(E-1): times the boundary spread over ln 4 (left, 1 is the "
+    "exponential's), times the boundary score (middle), at a fixed minimum (right), against 1/a for Pareto "
+    "(lines) and against the local index (1/h)' at the boundary for Student t (dots) and log-normal "
+    "(triangles). Heavy tails are to the right.",
 )
 def minimiser(depth: Depth) -> Findings:
     """Closed forms on a grid of tail indices, quadrature for the other families."""

@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 from balancesim.checks import Findings
 from balancesim.report import style
 
-_XI = "\N{GREEK SMALL LETTER XI}"
 _MU = "\N{GREEK SMALL LETTER MU}"
-_RHO = "\N{GREEK SMALL LETTER RHO}"
 
 
 def _row(
@@ -31,7 +29,7 @@ def minimiser(findings: Findings) -> Figure:
     data = findings.data
     figure = style.new_figure(2.75)
     axes = _row(figure, 3, bottom=0.75, height=1.7)
-    titles = (f"{_MU} × boundary spread", f"{_MU} × boundary score", f"{_MU} at minimum 1")
+    titles = (f"{_MU} × boundary spread / ln 4", f"{_MU} × boundary score", f"{_MU} at minimum 1")
     for place, size in enumerate(data["sizes"]):
         curves = data["curves " + size.replace("E=", "").replace(" K=", " ").replace(",", "")]
         for i in range(3):
@@ -46,7 +44,7 @@ def minimiser(findings: Findings) -> Figure:
         panel.set_xlim(0.02, 50.0)
         panel.set_ylim(*((0.5, 1e6), (0.3, 1e3), (1e-12, 30.0))[i])
         panel.set_xlabel("1/a, or local index")
-    axes[0].set_ylabel("over the exponential's")
+    axes[0].set_ylabel("over K/(E-1)")
     style.legend_below(figure, axes[0].get_legend_handles_labels()[0])
     return figure
 
