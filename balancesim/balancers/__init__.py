@@ -27,6 +27,7 @@ from balancesim.balancers.protocol import (
     Rule,
 )
 from balancesim.balancers.quantile import QuantileBalance
+from balancesim.balancers.secant import SecantHarmonic
 from balancesim.balancers.sinkhorn import Sinkhorn
 from balancesim.balancers.switch_loss import SwitchLoss
 from balancesim.errors import ConfigurationError
@@ -55,6 +56,7 @@ __all__ = [
     "PriceRule",
     "QuantileBalance",
     "Rule",
+    "SecantHarmonic",
     "Sinkhorn",
     "SwitchLoss",
     "preset",

@@ -104,7 +104,9 @@ def _notes(outcome: Outcome) -> list[str]:
     for case in found.trials:
         if case.unmet is not None:
             unmet.setdefault(case.unmet, []).append(case.instance)
-    lines += [f"{label} {Verdict.UNMET} ({why}): {', '.join(where)}" for why, where in unmet.items()]
+    lines += [
+        f"{label} {Verdict.UNMET} ({why}): {', '.join(dict.fromkeys(where))}" for why, where in unmet.items()
+    ]
     lines += [
         f"{label} negative control does not fail ({case.control}): {_measured(case)}, the statement allows "
         f"{_allowed(case)}"

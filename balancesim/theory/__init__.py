@@ -20,6 +20,10 @@ from balancesim.theory.step_change import StepChange, step_change
 
 __all__ = [
     "CurvatureEstimate",
+from balancesim.theory.tails import DomainModulus, domain_modulus, spread_limit
+
+__all__ = [
+    "DomainModulus",
     "GrowthFit",
     "MinibatchBias",
     "Preference",
@@ -33,6 +37,7 @@ __all__ = [
     "breakpoint_gap",
     "curvature",
     "estimate_curvature",
+    "domain_modulus",
     "fit_growth",
     "general_slope",
     "gradient_covariance",
@@ -48,4 +53,5 @@ __all__ = [
     "sign_run",
     "squared_gradient_bound",
     "step_change",
+    "spread_limit",
 ]
