@@ -100,13 +100,11 @@ def _notes(outcome: Outcome) -> list[str]:
         for case in found.trials
         if case.verdict in (Verdict.FAILS, Verdict.INCONCLUSIVE)
     ]
-    unmet: dict[str, list[str]] = {}
+    unmet: dict[str, dict[str, None]] = {}
     for case in found.trials:
         if case.unmet is not None:
-            unmet.setdefault(case.unmet, []).append(case.instance)
-    lines += [
-        f"{label} {Verdict.UNMET} ({why}): {', '.join(dict.fromkeys(where))}" for why, where in unmet.items()
-    ]
+            unmet.setdefault(case.unmet, {})[case.instance] = None
+    lines += [f"{label} {Verdict.UNMET} ({why}): {', '.join(where)}" for why, where in unmet.items()]
     lines += [
         f"{label} negative control does not fail ({case.control}): {_measured(case)}, the statement allows "
         f"{_allowed(case)}"

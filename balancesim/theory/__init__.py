@@ -17,12 +17,10 @@ from balancesim.theory.preference import Preference, preference
 from balancesim.theory.regret import general_slope, hindsight_gain, power_exponent, regret_bound, sharp_slope
 from balancesim.theory.sampling import max_violation_floor
 from balancesim.theory.step_change import StepChange, step_change
-
-__all__ = [
-    "CurvatureEstimate",
 from balancesim.theory.tails import DomainModulus, domain_modulus, spread_limit
 
 __all__ = [
+    "CurvatureEstimate",
     "DomainModulus",
     "GrowthFit",
     "MinibatchBias",
@@ -36,8 +34,8 @@ __all__ = [
     "boundary_spread",
     "breakpoint_gap",
     "curvature",
-    "estimate_curvature",
     "domain_modulus",
+    "estimate_curvature",
     "fit_growth",
     "general_slope",
     "gradient_covariance",
@@ -51,7 +49,7 @@ __all__ = [
     "regret_bound",
     "sharp_slope",
     "sign_run",
+    "spread_limit",
     "squared_gradient_bound",
     "step_change",
-    "spread_limit",
 ]
