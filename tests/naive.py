@@ -266,13 +266,20 @@ def boundary(biased: Any, k: int) -> tuple[list[int], int, int, float, float]:
 
 
 def dual(scores: Any, bias: Any, k: int) -> Fraction:
-    """D(p) in exact arithmetic; prices may be fractions."""
-    prices = [Fraction(p if isinstance(p, Fraction) else float(p)) for p in bias]
-    total = -Fraction(len(scores) * k, len(prices)) * sum(prices)
-    for row in np.asarray(scores, np.float64):
-        biased = [Fraction(float(x)) + p for x, p in zip(row, prices, strict=True) if x > -math.inf]
-        total += sum(sorted(biased, reverse=True)[:k])
-    return total
+    """D(p) in exact arithmetic, as whole multiples of one unit; prices may be fractions."""
+    rows = [[x for x in row if x > -math.inf] for row in np.asarray(scores, np.float64).tolist()]
+    unit = math.lcm(*(x.as_integer_ratio()[1] for x in itertools.chain(bias, *rows)))
+
+    def whole(x: Any) -> int:
+        numerator, denominator = x.as_integer_ratio()
+        return int(numerator * (unit // denominator))
+
+    prices = [whole(price) for price in bias]
+    total = 0
+    for row in np.asarray(scores, np.float64).tolist():
+        biased = [whole(x) + price for x, price in zip(row, prices, strict=True) if x > -math.inf]
+        total += sum(sorted(biased)[-k:])
+    return Fraction(total * len(prices) - len(rows) * k * sum(prices), unit * len(prices))
 
 
 def line_end(scores: Any, bias: Any, direction: Any, k: int) -> Fraction:
