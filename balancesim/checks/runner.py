@@ -1,10 +1,13 @@
 """Run checks side by side, keep what is done, and say how it came out."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from time import perf_counter
 
@@ -13,6 +16,7 @@ from balancesim.checks.registry import find_statements
 from balancesim.checks.statement import Depth, Findings, Statement
 from balancesim.checks.store import read_findings, write_findings
 from balancesim.sweep.atomic import storage_error
+from balancesim.sweep.child import follow_parent
 
 FIGURES = "figures"
 
@@ -118,7 +122,10 @@ def _outcomes(waiting: Sequence[Statement], folder: Path, depth: Depth, jobs: in
             yield _outcome(statement, lambda s=statement: _check(s, folder, depth))  # type: ignore[misc]
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(waiting)), mp_context=context) as pool:
+    stop = context.Event()
+    with ProcessPoolExecutor(
+        min(jobs, len(waiting)), mp_context=context, initializer=_start_worker, initargs=(stop,)
+    ) as pool:
         futures: dict[Future[tuple[Findings, float]], Statement] = {
             pool.submit(_check_label, statement.label, folder, depth): statement for statement in waiting
         }
@@ -126,8 +133,19 @@ def _outcomes(waiting: Sequence[Statement], folder: Path, depth: Depth, jobs: in
             for future in as_completed(futures):
                 yield _outcome(futures[future], future.result)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            stop.set()
             raise
+
+
+def _start_worker(stop: Event) -> None:
+    """Follow the parent, and break off as soon as it says so: findings are there whole or not at all."""
+    follow_parent()
+    threading.Thread(target=_end_at, args=(stop,), daemon=True).start()
+
+
+def _end_at(stop: Event) -> None:
+    stop.wait()
+    os._exit(1)
 
 
 def _outcome(statement: Statement, result: Callable[[], tuple[Findings, float]]) -> Outcome:

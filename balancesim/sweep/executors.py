@@ -5,8 +5,6 @@ Every executor yields one result per task, in the order of completion; an except
 
 import multiprocessing
 import multiprocessing.connection
-import os
-import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -15,6 +13,7 @@ from multiprocessing.synchronize import Event
 from typing import Literal, NamedTuple, Protocol
 
 from balancesim.errors import RunDirectoryError
+from balancesim.sweep.child import follow_parent
 from balancesim.sweep.work import Assignment, StoppedError, note_failure, perform
 
 ExecutorName = Literal["thread", "process", "serial"]
@@ -140,18 +139,8 @@ class _Worker:
 
 
 def _start_worker(stop: Event) -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    follow_parent()
     _Worker.stop = stop
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-        threading.Thread(target=_end_with, args=(sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
 
 
 def _work_in_process(assignment: Assignment) -> Result:

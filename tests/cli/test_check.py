@@ -1,6 +1,10 @@
 """`balancesim check`, `describe` and `list checks` on statements of the tests' own."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +16,8 @@ from balancesim.checks import Statement, registry
 from balancesim.cli import main
 from balancesim.plugins import load_group
 from tests.checks.statements import BAD, CONTROL, GOOD, PASSING_CONTROL, UNMET, UNSURE, stated
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *statements: Statement) -> None:
@@ -111,3 +117,49 @@ def test_every_installed_statement_is_listed() -> None:
     done = CliRunner().invoke(main, ["list", "checks", "--json"])
     assert done.exit_code == 0
     assert set(json.loads(done.stdout)["checks"]) == set(load_group("balancesim.checks"))
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are found in /proc")
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_no_worker_outlives_the_command(tmp_path: Path, ending: signal.Signals) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "balancesim.cli",
+        "check",
+        "P3",
+        "P5",
+        "--jobs",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    group = process.pid
+    deadline = time.monotonic() + 60.0
+    while (
+        len(children_of(group)) < 3 and time.monotonic() < deadline
+    ):  # two workers, and what tracks resources
+        time.sleep(0.1)
+    workers = children_of(group)
+    process.send_signal(ending)
+    _, said = process.communicate(timeout=60.0)
+    if ending is signal.SIGINT:
+        assert process.returncode == 130
+        assert "continue with:\n  balancesim check P3 P5 --jobs 2" in said
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if is_running(pid)]
+
+
+def children_of(parent: int) -> list[int]:
+    found = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(pid) for pid in found.read_text().split()] if found.exists() else []
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    try:
+        return "State:\tZ" not in status.read_text()
+    except OSError:
+        return False
