@@ -9,6 +9,11 @@ from typing import Any
 from balancesim.errors import ConfigurationError
 
 
+def names(group: str) -> list[str]:
+    """Names of a group's entry points, sorted; nothing is loaded."""
+    return sorted(point.name for point in entry_points(group=group))
+
+
 @cache
 def load_group(group: str) -> Mapping[str, Any]:
     """Load every entry point of a group, once.

@@ -1,7 +1,6 @@
 """What `balancesim bench` prints: a table for people, one JSON document for programs."""
 
 import math
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from balancesim.bench.rows import SECONDS, Row
 from balancesim.bench.timing import LEVEL, Estimate
-from balancesim.sweep.machine import memory_bytes, processor, version
+from balancesim.sweep.machine import memory_bytes, n_cores, processor, version
 
 _PACKAGES = (
     "balancesim", "numpy", "numba", "llvmlite", "scipy", "ortools", "POT", "highspy", "cvxpy", "clarabel",
@@ -52,13 +51,12 @@ def document(
         Numbers, texts, lists and None only; infinite and NaN become None. Times are in seconds.
     """
     memory = memory_bytes()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {
         "machine": {
             "system": platform.system(),
             "architecture": platform.machine(),
             "processor": processor(),
-            "cores": cores,
+            "cores": n_cores(),
             "memory_gib": None if memory is None else round(memory / 2**30, 1),
         },
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},

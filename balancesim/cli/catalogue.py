@@ -44,10 +44,11 @@ def list_command(kind: str | None, as_json: bool) -> None:
 @click.argument("name", shell_complete=complete_names)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def describe_command(name: str, as_json: bool) -> None:
-    """Say what the experiment, rule or source NAME is and which keys it takes."""
+    """Say what the experiment, rule, source or statement NAME is, and which keys it takes."""
     from balancesim import balancers, sources
     from balancesim.cli.output import print_json
     from balancesim.errors import ConfigurationError, unknown_name
+    from balancesim.plugins import names
     from balancesim.sweep.configuration import rule_types
     from balancesim.sweep.experiment import experiment_files
     from balancesim.sweep.parameters import parameter_types
@@ -61,10 +62,13 @@ def describe_command(name: str, as_json: bool) -> None:
             document = {"name": name, "is": what, **facts, **_class(cls, hints)}
             break
     else:
-        if name not in experiment_files():
-            everything = [*experiment_files(), *known["rule"], *known["source"]]
+        if name in experiment_files():
+            document = {"name": name, "is": "experiment", **_experiment(name)}
+        elif name.upper() in names("balancesim.checks"):
+            document = _statement(name.upper())
+        else:
+            everything = [*experiment_files(), *known["rule"], *known["source"], *names("balancesim.checks")]
             raise ConfigurationError(unknown_name("name", name, everything))
-        document = {"name": name, "is": "experiment", **_experiment(name)}
     if as_json:
         print_json(document)
     else:
@@ -78,15 +82,12 @@ def _entries(kind: str) -> dict[str, Any]:
         files = experiment_files().items()
         return {name: _first_sentence(read_draft(path).description) for name, path in files}
     from balancesim import balancers, sources
-    from balancesim.plugins import load_group
 
-    loaded: Mapping[str, Any]
-    if kind == "rules":
-        loaded = balancers.registry()
-    elif kind == "sources":
-        loaded = sources.registry()
-    else:
-        loaded = load_group("balancesim.checks")
+    if kind == "checks":
+        from balancesim.checks import find_statements
+
+        return {found.label: f"{found.title} ({found.paper})" for found in find_statements()}
+    loaded: Mapping[str, Any] = balancers.registry() if kind == "rules" else sources.registry()
     lines = {name: _first_line(inspect.getdoc(item) or "") for name, item in loaded.items()}
     if kind == "rules":
         return {name: _rule(loaded[name], line) for name, line in lines.items()}
@@ -186,7 +187,40 @@ def _experiment(name: str) -> dict[str, Any]:
     }
 
 
+def _statement(label: str) -> dict[str, Any]:
+    from balancesim.checks import find_statements
+
+    found = next(statement for statement in find_statements([label]) if statement.label == label)
+    return {
+        "name": label,
+        "is": "statement",
+        "title": found.title,
+        "paper": found.paper,
+        "text": found.claim,
+        "hypotheses": list(found.hypotheses),
+        "measured": found.statistic,
+        "negative control": found.control,
+        "figure": found.caption,
+        "command": f"balancesim check {label}",
+    }
+
+
+def _print_statement(document: dict[str, Any]) -> None:
+    click.echo(f"{document['name']} (statement, {document['paper']}): {document['title']}\n")
+    click.echo(document["text"])
+    if document["hypotheses"]:
+        click.echo("\nhypotheses:")
+        for hypothesis in document["hypotheses"]:
+            click.echo(f"  - {hypothesis}")
+    for title in ("measured", "negative control", "figure", "command"):
+        if document[title]:
+            click.echo(f"\n{title}: {document[title]}")
+
+
 def _print_description(document: dict[str, Any]) -> None:
+    if document["is"] == "statement":
+        _print_statement(document)
+        return
     place = document.get("file") or document["class"]
     facts = [document[fact] for fact in ("timing", "acts", "runs") if fact in document]
     click.echo(f"{document['name']} ({', '.join([document['is'], *facts, place])})\n")

@@ -35,12 +35,35 @@ def complete_experiments(ctx: click.Context, param: click.Parameter, incomplete:
 
 
 def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer experiments, rules and sources."""
+    """Offer experiments, rules, sources and statements."""
     del ctx, param
     from balancesim import balancers, sources
+    from balancesim.plugins import names
     from balancesim.sweep.experiment import experiment_files
 
-    return _items([*experiment_files(), *balancers.registry(), *sources.registry()], incomplete)
+    everything = [
+        *experiment_files(),
+        *balancers.registry(),
+        *sources.registry(),
+        *names("balancesim.checks"),
+    ]
+    return _items(everything, incomplete)
+
+
+def complete_statements(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the statements that can be checked."""
+    del ctx, param
+    from balancesim.plugins import names
+
+    return _items(names("balancesim.checks"), incomplete.upper())
+
+
+def complete_figures(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the statements and the experiments that have figures."""
+    from balancesim.report.gallery import EXHIBITS
+
+    experiments = _items([exhibit.experiment for exhibit in EXHIBITS], incomplete)
+    return [*experiments, *complete_statements(ctx, param, incomplete)]
 
 
 def complete_overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -1,7 +1,6 @@
 """``balancesim run``: run an experiment, or continue it."""
 
 import importlib
-import os
 import shlex
 import threading
 from dataclasses import dataclass
@@ -175,6 +174,7 @@ def _execute(run: "RunDirectory", configuration: "Configuration", request: Reque
     from balancesim.cli.progress import ProgressBar
     from balancesim.report import find_report
     from balancesim.sweep import run_sweep
+    from balancesim.sweep.machine import n_cores
     from balancesim.sweep.summary import figures_are_current
 
     if request.fresh or not figures_are_current(run, configuration.report):
@@ -186,7 +186,7 @@ def _execute(run: "RunDirectory", configuration: "Configuration", request: Reque
         run,
         configuration,
         executor=request.executor,  # type: ignore[arg-type]  # the option's choices are the executors
-        jobs=request.jobs or _cores(),
+        jobs=request.jobs or n_cores(),
         fresh=request.fresh,
         fail_fast=request.fail_fast,
         reporter=ProgressBar(quiet=request.quiet),
@@ -293,9 +293,3 @@ def _list_cells(run: "RunDirectory", configuration: "Configuration", request: Re
     for cell in found.cells:
         click.echo(f"{cell.key}  {cell.state:<6}  {cell.source}  |  {cell.rule}  |  seed {cell.seed}")
     click.echo(f"{n_cells} cells: {n_done} done, {n_cells - n_done} to do in {run.path}")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,0 +1,107 @@
+"""The card: CuPy where it is installed and finds one, compiled kernels, and launches."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from balancesim.errors import InputError, MissingDependencyError
+from balancesim.kernels_cupy.program import Program
+
+WAY_OUT = "pip install 'balancesim[cuda12]' or 'balancesim[cuda13]', by the driver's CUDA version"
+
+
+def cupy() -> Any:
+    """Return the module CuPy, with a card behind it.
+
+    Returns
+    -------
+    module
+        CuPy.
+
+    Raises
+    ------
+    MissingDependencyError
+        If CuPy is not installed, or finds no driver or card.
+    """
+    try:
+        module = import_module("cupy")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the backend 'cupy' needs CuPy, which is not installed: {WAY_OUT}"
+        ) from error
+    try:
+        count = module.cuda.runtime.getDeviceCount()
+    except module.cuda.runtime.CUDARuntimeError as error:
+        raise MissingDependencyError(
+            f"the backend 'cupy' needs a CUDA card and its driver, and CuPy {module.__version__} finds none "
+            f'({error}): use the backend "numba", or {WAY_OUT}'
+        ) from error
+    if count == 0:
+        raise MissingDependencyError(
+            "the backend 'cupy' needs a CUDA card, and there is none: use the backend \"numba\""
+        )
+    return module
+
+
+def is_on_card(scores: Any) -> bool:
+    """Whether an array lies in a card's memory."""
+    return hasattr(scores, "__cuda_array_interface__")
+
+
+@cache
+def kernel(program: Program, name: str, *, cooperative: bool = False) -> Any:
+    """Compile a kernel, once a process; CuPy keeps it on disk."""
+    module = cupy().RawModule(
+        code=program.source(),
+        options=program.options(),
+        backend="nvrtc",
+        enable_cooperative_groups=cooperative,
+    )
+    return module.get_function(name)
+
+
+def multiprocessors() -> int:
+    """Number of the card's multiprocessors."""
+    return int(cupy().cuda.Device().attributes["MultiProcessorCount"])
+
+
+def shared_memory_limit() -> int:
+    """Bytes of shared memory that one block may have."""
+    return int(cupy().cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
+
+
+def allow_shared_memory(function: Any, n_bytes: int) -> None:
+    """Let a kernel have this much dynamic shared memory.
+
+    Raises
+    ------
+    InputError
+        If the card has less.
+    """
+    if n_bytes > shared_memory_limit():
+        raise InputError(
+            f'`backend` "cupy" needs {n_bytes} bytes of shared memory a block for these sizes, and this card '
+            f'has {shared_memory_limit()}; use backend "numba"'
+        )
+    if n_bytes > 48 * 1024:
+        function.max_dynamic_shared_size_bytes = n_bytes
+
+
+def resident_blocks(function: Any, n_threads: int, n_bytes: int) -> int:
+    """Blocks of a kernel that the card holds at a time."""
+    driver = import_module("cupy_backends.cuda.api.driver")
+    each = driver.occupancyMaxActiveBlocksPerMultiprocessor(function.kernel.ptr, n_threads, n_bytes)
+    return max(1, int(each)) * multiprocessors()
+
+
+def launch(function: Any, n_blocks: int, n_threads: int, arguments: Sequence[Any], n_bytes: int) -> None:
+    """Launch a kernel on the current stream."""
+    function((n_blocks,), (n_threads,), tuple(arguments), shared_mem=n_bytes)
+
+
+def free_bytes() -> int:
+    """Bytes of the card's memory that can be had, those that CuPy keeps in its pool included."""
+    module = cupy()
+    free, _ = module.cuda.runtime.memGetInfo()
+    return int(free) + int(module.get_default_memory_pool().free_bytes())
