@@ -22,14 +22,15 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) route_any(
     const REAL* __restrict__ scores, i64 n_tokens, int n_experts, int k, const REAL* __restrict__ bias,
     u64* loads, double* values, u32* flags, i64* experts
 ) {
-    extern __shared__ u32 histogram[];
-    __shared__ double sums[WARPS];
+    DYNAMIC_SHARED(memory);
+    u32* histogram = reinterpret_cast<u32*>(memory);
+    STATIC_SHARED(double, sums, WARPS);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     if (SHARED) {
         for (int e = threadIdx.x; e < n_experts; e += 32 * WARPS) histogram[e] = 0;
         __syncthreads();
     }
-    const u64 nothing = key_of(-(IS_WIDE ? REAL(__longlong_as_double(0x7ff0000000000000LL)) : REAL(__int_as_float(0x7f800000))));
+    const u64 nothing = key_of(IS_WIDE ? (REAL)bits_as((i64)0xfff0000000000000ull) : (REAL)bits_as((i32)0xff800000u));
     double value = 0.0;
     u32 flag = 0;
     for (i64 token = (i64)blockIdx.x * WARPS + warp; token < n_tokens; token += (i64)gridDim.x * WARPS) {

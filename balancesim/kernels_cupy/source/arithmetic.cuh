@@ -8,6 +8,9 @@
 
 #ifdef __CUDACC__
 #define DEVICE __device__ __forceinline__
+// Shared memory of a block: as much as the launch asks for, and arrays of a fixed size.
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#define STATIC_SHARED(type, name, count) __shared__ type name[count]
 DEVICE float bits_as(i32 x) { return __int_as_float(x); }
 DEVICE double bits_as(i64 x) { return __longlong_as_double(x); }
 DEVICE i32 bits_of(float x) { return __float_as_int(x); }

@@ -24,7 +24,7 @@ __device__ __forceinline__ void clear_tile(REAL* tile) {
 extern "C" __global__ void __launch_bounds__(32 * WARPS) draw_batch(
     u32 key0, u32 key1, const Model model, i64 step, i64 first_token, i64 n_tokens, i64 n_of_step, REAL* scores
 ) {
-    extern __shared__ __align__(16) unsigned char memory[];
+    DYNAMIC_SHARED(memory);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n_experts = (int)model.n_experts;
     const WarpMemory own(memory, model, warp);
     clear_tile(own.tile);
@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) draw_and_route(
     u32 key0, u32 key1, const Model model, i64 step, i64 n_tokens, int k, int n_biases, const REAL* biases,
     u64* loads, double* values
 ) {
-    extern __shared__ __align__(16) unsigned char memory[];
+    DYNAMIC_SHARED(memory);
     const int n_experts = (int)model.n_experts;
     const Place at;
     const int warp = threadIdx.x / 32;

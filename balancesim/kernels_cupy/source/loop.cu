@@ -35,11 +35,13 @@ struct Loop {
     i64* recorded_window;         // (R, S, E)
 };
 
+#ifdef __CUDACC__
 __device__ __forceinline__ u32 load_acquire(const u32* from) {
     u32 x;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
     return x;
 }
+#endif
 
 // balancesim.balancers.alf_lb.project, by one thread: its sums run from the first expert to the last.
 __device__ __noinline__ void project(double* price, int n, double radius) {
@@ -162,8 +164,8 @@ __device__ __forceinline__ void keep_books(
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
     u32 key0, u32 key1, const Model model, const Loop loop, i64 first_step, i64 last_step
 ) {
-    extern __shared__ __align__(16) unsigned char memory[];
-    __shared__ int n_running;
+    DYNAMIC_SHARED(memory);
+    STATIC_SHARED(int, n_running, 1);
     const Place at;
     const int n_experts = (int)model.n_experts, n_rules = (int)loop.n_rules, k = (int)loop.k;
     const int n_base = 1 + (int)loop.n_comparators, n_passes = n_base + n_rules, n_cells = n_rules * n_experts;
@@ -269,11 +271,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             }
             __syncthreads();
             for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
-                if (shared.state[s] == 0) n_running = 1;
+                if (shared.state[s] == 0) *n_running = 1;
                 if (shared.state[s] == 2 && s % (int)gridDim.x == (int)blockIdx.x) loop.stopped[s] = ended;
             }
             __syncthreads();
-            if (n_running == 0) break;
+            if (*n_running == 0) break;
             is_ended = false;
         }
         if (step > last_step) break;
@@ -381,7 +383,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             if (thread == KEEPER) {
                 __threadfence();
                 atomicAdd(loop.barrier, 1u);
-                n_running = 0;
+                *n_running = 0;
             }
             tile = blockIdx.x;
             is_ended = true;

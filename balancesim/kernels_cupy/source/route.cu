@@ -9,6 +9,8 @@ constexpr int PIECE = 16 / sizeof(REAL);
 constexpr int PIECE = 1;
 #endif
 
+// Copies that a warp starts together and waits for together.
+#ifdef __CUDACC__
 __device__ __forceinline__ void copy_piece(REAL* to, const REAL* from) {
     u32 address = (u32)__cvta_generic_to_shared(to);
     if constexpr (VECTOR) {
@@ -19,6 +21,15 @@ __device__ __forceinline__ void copy_piece(REAL* to, const REAL* from) {
         asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(from));
     }
 }
+
+__device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#else
+__device__ __forceinline__ void copy_piece(REAL* to, const REAL* from) {
+    for (int i = 0; i < PIECE; ++i) to[i] = from[i];
+}
+
+__device__ __forceinline__ void wait_for_copies() {}
+#endif
 
 // Copies a warp's tokens, which are contiguous in memory, piece by piece.
 struct Copier {
@@ -38,7 +49,6 @@ struct Copier {
             r += row_step, c += column_step;
             if (c >= columns) c -= columns, ++r;
         }
-        asm volatile("cp.async.commit_group;");
     }
 };
 
@@ -48,11 +58,11 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) route_tokens(
     const REAL* __restrict__ scores, i64 n_tokens, int n_experts, int k, const REAL* __restrict__ bias,
     u64* loads, double* values, u32* flags, i64* experts
 ) {
-    extern __shared__ __align__(16) unsigned char memory[];
+    DYNAMIC_SHARED(memory);
     REAL* prices = reinterpret_cast<REAL*>(memory);
     REAL* tiles = prices + LANES * STRIDE;
     u32* histogram = reinterpret_cast<u32*>(tiles + WARPS * 32 * STRIDE);
-    __shared__ double sums[WARPS];
+    STATIC_SHARED(double, sums, WARPS);
     const Place at;
     const int warp = threadIdx.x / 32;
     REAL* tile = tiles + warp * 32 * STRIDE;
@@ -73,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) route_tokens(
         const i64 first = i * TOKENS;
         const int n_here = (int)min((i64)TOKENS, n_tokens - first);
         copier.start(scores + first * n_experts, n_here, tile, at.lane);
-        asm volatile("cp.async.wait_all;" ::: "memory");
+        wait_for_copies();
         __syncwarp();
         const bool is_there = at.token < n_here;
         REAL top[RANKS];

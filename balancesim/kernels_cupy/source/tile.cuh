@@ -14,8 +14,8 @@ constexpr int CHUNK = RANKS > 4 ? RANKS : 4;
 constexpr int COUNTS = (SLOTS + TOKENS - 1) / TOKENS;
 
 __device__ __forceinline__ REAL infinity() {
-    if constexpr (sizeof(REAL) == 4) return __int_as_float(0x7f800000);
-    return __longlong_as_double(0x7ff0000000000000LL);
+    if constexpr (sizeof(REAL) == 4) return bits_as((i32)0x7f800000);
+    else return bits_as((i64)0x7ff0000000000000LL);
 }
 
 struct Place {
