@@ -21,7 +21,7 @@ from balancesim.types import Float64Array, FloatArray, IntArray
 
 _Part = TypeVar("_Part")
 
-BACKENDS = ("numba", "numpy")
+BACKENDS = ("cupy", "numba", "numpy")
 
 _EXPONENT = {4: np.array([0x7F800000], np.int32), 8: np.array([0x7FF << 52], np.int64)}
 """The exponent bits of a float, all set: infinite or NaN."""
@@ -58,7 +58,7 @@ def route(
     k: int,
     groups: GroupLimit | None = None,
     experts: bool = False,
-    backend: Literal["numba", "numpy"] | None = None,
+    backend: Literal["cupy", "numba", "numpy"] | None = None,
 ) -> Routing:
     """Send each token to the K experts with the largest biased scores, of all or of its best groups.
 
@@ -75,8 +75,9 @@ def route(
         and `dual_value` bounds it without being attained.
     experts : bool, optional
         Whether to return the choice itself.
-    backend : {"numba", "numpy"}, optional
-        "numba" (default), or "numpy", the reference.
+    backend : {"cupy", "numba", "numpy"}, optional
+        "numba" (default); "numpy", the reference; or "cupy", a CUDA card, which also takes scores that lie on
+        it (CuPy's, PyTorch's) and is then the default. Groups are limited by the other two only.
 
     Returns
     -------
@@ -88,28 +89,57 @@ def route(
     ------
     InputError
         If shapes, dtypes or k are wrong, a score is NaN or plus infinity, or a token has fewer than K
-        experts that are not masked, in its best groups where these are limited.
+        experts that are not masked, in its best groups where these are limited; or if the backend does not
+        limit groups.
+    MissingDependencyError
+        If the backend is "cupy" and there is no CuPy or no card.
 
     Notes
     -----
     Costs one pass over the scores. Loads and choices are exact; sums are float64 sums of the biased scores as
-    rounded to the scores' dtype, the same for any number of threads.
+    rounded to the scores' dtype, the same for any number of threads. The card adds in another order: its sum
+    of n numbers x differs by at most 2 n 2**-53 sum |x|. Batches larger than its memory are streamed; where
+    the scores lie on the card, so do the experts.
     """
-    array, prices = checked_scores(scores, bias, k)
+    array, prices, name = _prepared(scores, bias, k, backend)
     if groups is not None:
         check_groups(groups, array.shape[1], k)
-    name = "numba" if backend is None else backend
-    if name == "numba":
-        loads, value, chosen = route_numba(array, prices, k, experts, groups)
-    elif name == "numpy":
-        loads, value, chosen = route_numpy(array, prices, k, experts, groups)
-    else:
-        raise InputError(unknown_name("backend", name, BACKENDS))
+    loads, value, chosen = _by(name)(array, prices, k, experts, groups)
     return Routing(loads, value, value - float(loads @ prices.astype(np.float64)), chosen)
 
 
+def _prepared(
+    scores: ArrayLike, bias: ArrayLike | None, k: int, backend: str | None
+) -> tuple[Any, FloatArray, str]:
+    """Validate all but the scores' values; return them, the bias in their dtype, and the backend's name."""
+    on_card = hasattr(scores, "__cuda_array_interface__")
+    name = backend or ("cupy" if on_card else "numba")
+    if name not in BACKENDS:
+        raise InputError(unknown_name("backend", name, BACKENDS))
+    if not on_card:
+        return *checked_scores(scores, bias, k), name
+    if name != "cupy":
+        raise InputError(
+            f'`scores` lie on a card, and `backend` is "{name}"; use "cupy", or copy them to the host first'
+        )
+    from balancesim.kernels_cupy.route import contiguous
+
+    array = contiguous(scores)
+    return array, checked_bias(array, bias, k), name
+
+
+def _by(name: str) -> Callable[..., tuple[IntArray, float, Any]]:
+    """The function that routes by a backend."""
+    return {"cupy": route_cupy, "numba": route_numba, "numpy": route_numpy}[name]
+
+
 def dual_value(
-    scores: ArrayLike, bias: ArrayLike, *, k: int, capacity: Literal["integral"] | ArrayLike | None = None
+    scores: ArrayLike,
+    bias: ArrayLike,
+    *,
+    k: int,
+    capacity: Literal["integral"] | ArrayLike | None = None,
+    backend: Literal["cupy", "numba", "numpy"] | None = None,
 ) -> float:
     """The dual function D(p) of the balanced assignment problem (docs/theory.md).
 
@@ -124,6 +154,8 @@ def dual_value(
     capacity : None, "integral", (E,) or (E, 2) array_like of int, optional
         None: every load is L = T K / E, which may be fractional. "integral": every load is the floor or the
         ceiling of L (D_int). (E,): the load of each expert; they sum to T K. (E, 2): least and largest load.
+    backend : {"cupy", "numba", "numpy"}, optional
+        As in `route`.
 
     Returns
     -------
@@ -135,9 +167,9 @@ def dual_value(
     InputError
         As `route`; or if the capacity is not one of these.
     """
-    array, prices = checked_scores(scores, bias, k)
+    array, prices, name = _prepared(scores, bias, k, backend)
     n_tokens, n_experts = array.shape
-    _, value, _ = route_numba(array, prices, k, experts=False)
+    _, value, _ = _by(name)(array, prices, k, experts=False)
     exact = prices.astype(np.float64)
     if capacity is None:
         return value - balanced_load(n_tokens, n_experts, k) * float(exact.sum())
@@ -155,26 +187,32 @@ def checked_scores(scores: ArrayLike, bias: ArrayLike | None, k: int) -> tuple[F
         array = np.asarray(scores)
     except ValueError:
         raise InputError("`scores` must be one (T, E) array, got rows of different lengths") from None
-    if array.dtype not in (np.float32, np.float64):
-        raise InputError(f"`scores` must be float32 or float64, got {array.dtype}; convert them first")
-    if array.ndim != 2 or array.shape[0] == 0:
-        raise InputError(f"`scores` must be (T, E) with at least one token, got shape {array.shape}")
-    check_sizes(array.shape[1], k)
-    array = np.ascontiguousarray(array)
+    prices = checked_bias(array, bias, k)
+    return np.ascontiguousarray(array), prices
+
+
+def checked_bias(scores: Any, bias: ArrayLike | None, k: int) -> FloatArray:
+    """Validate an array of scores, its values apart, and return the bias in its dtype."""
+    if scores.dtype not in (np.float32, np.float64):
+        raise InputError(f"`scores` must be float32 or float64, got {scores.dtype}; convert them first")
+    if scores.ndim != 2 or scores.shape[0] == 0:
+        raise InputError(f"`scores` must be (T, E) with at least one token, got shape {scores.shape}")
+    n_experts = scores.shape[1]
+    check_sizes(n_experts, k)
     if bias is None:
-        return array, np.zeros(array.shape[1], array.dtype)
+        return np.zeros(n_experts, scores.dtype)
     try:
         prices = np.asarray(bias, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"`bias` must be numbers, one per expert, got {bias!r}") from None
-    if prices.shape != (array.shape[1],):
-        raise InputError(f"`bias` must have one entry per expert, ({array.shape[1]},), got {prices.shape}")
+    if prices.shape != (n_experts,):
+        raise InputError(f"`bias` must have one entry per expert, ({n_experts},), got {prices.shape}")
     with np.errstate(over="ignore"):
-        rounded = prices.astype(array.dtype)
+        rounded: FloatArray = prices.astype(scores.dtype)
     if not np.isfinite(rounded).all():
         worst = int(np.flatnonzero(~np.isfinite(rounded))[0])
-        raise InputError(f"`bias` must be finite in {array.dtype}, got {prices[worst]} at expert {worst}")
-    return array, rounded
+        raise InputError(f"`bias` must be finite in {scores.dtype}, got {prices[worst]} at expert {worst}")
+    return rounded
 
 
 def check_masks(scores: NDArray[Any], k: int, first_token: int = 0, where: str = "") -> None:
@@ -239,6 +277,20 @@ def route_numba(
             check_masks(groups.apply(scores, bias), k, where=" of its best groups")
     loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
     return loads, float(values.sum()), chosen if experts else None
+
+
+def route_cupy(
+    scores: Any, bias: FloatArray, k: int, experts: bool, groups: GroupLimit | None = None
+) -> tuple[IntArray, float, Any]:
+    """Route on a CUDA card: loads, value, experts where the scores are. Scores are checked on the way."""
+    if groups is not None:
+        raise InputError('`groups` are limited by the backends "numba" and "numpy" only, got "cupy"')
+    from balancesim.kernels_cupy.route import route_tokens
+
+    found = route_tokens(scores, bias, k, experts=experts)
+    if found.flags:
+        check_masks(scores if isinstance(scores, np.ndarray) else scores.get(), k)
+    return found.loads, found.value, found.experts
 
 
 def route_numpy(

@@ -12,6 +12,7 @@ from balancesim.kernels_cupy.program import Layout, fits, program, spread_layout
 from balancesim.kernels_cupy.scores import DeviceModel
 from balancesim.types import Float64Array, IntArray
 
+_MOST_RULES = 32
 _MOST_WARPS = 20
 """Warps that route at a time in a block: more would leave too few registers to each."""
 
@@ -116,7 +117,9 @@ class Steps:
             cooperative=True,
         )  # fmt: skip
         self.n_blocks = min(n_tiles, device.multiprocessors())
-        self._n_bytes = shared_bytes(problem, model, self._shape, self.n_blocks)
+        self._n_bytes = shared_bytes(
+            n_rules, n_experts, n_comparators, model, self._shape, self.n_blocks
+        )
         device.allow_shared_memory(self._function, self._n_bytes)
         dtype = model.dtype
         comparators = problem.comparators.astype(dtype)
@@ -205,11 +208,25 @@ def n_warps(n_passes: int) -> int:
     return -(-n_passes // turns)
 
 
-def shared_bytes(problem: Problem, model: DeviceModel, shape: Layout, n_blocks: int) -> int:
+def most_rules(n_experts: int, n_tokens: int, k: int, n_comparators: int, model: DeviceModel) -> int:
+    """Rules of one launch: as many as a block's shared memory holds, at most 32."""
+    if not fits(n_experts, k):
+        return _MOST_RULES
+    shape = spread_layout(n_experts, k, n_tokens, device.multiprocessors())
+    n_blocks = min(-(-n_tokens // shape.tokens), device.multiprocessors())
+    limit = device.shared_memory_limit()
+    for n_rules in range(_MOST_RULES, 1, -1):
+        if shared_bytes(n_rules, n_experts, n_comparators, model, shape, n_blocks) <= limit:
+            return n_rules
+    return 1
+
+
+def shared_bytes(
+    n_rules: int, n_experts: int, n_comparators: int, model: DeviceModel, shape: Layout, n_blocks: int
+) -> int:
     """Shared memory of a block, in the order of ``Shared`` in ``loop.cu``."""
     size = model.dtype.itemsize
-    n_rules, n_experts = problem.price.shape
-    n_base = 1 + problem.comparators.shape[0]
+    n_base = 1 + n_comparators
     n_passes, n_owned = n_base + n_rules, -(-n_rules // n_blocks)
     row = shape.stride(size) * size
     return (
@@ -219,7 +236,7 @@ def shared_bytes(problem: Problem, model: DeviceModel, shape: Layout, n_blocks: 
         + 8 * 64 * n_passes
         + 8 * n_owned * (_NUMBERS + n_experts)
         + size * n_base * shape.tokens * shape.ranks
-        + 4 * (n_rules + shape.tokens)
+        + 4 * (2 * n_rules + shape.tokens)
     )
 
 

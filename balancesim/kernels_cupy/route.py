@@ -80,6 +80,23 @@ def route_tokens(
     return Routed(loads.get().astype(np.int64), value, chosen, int(flags.get()[0]))
 
 
+def contiguous(scores: Any) -> Any:
+    """Return scores that lie on the card as a C-contiguous CuPy array, a view where that is one already.
+
+    Parameters
+    ----------
+    scores : array
+        Of any library that has the CUDA array interface.
+
+    Returns
+    -------
+    CuPy array
+        The same numbers.
+    """
+    cupy = device.cupy()
+    return cupy.ascontiguousarray(cupy.asarray(scores))
+
+
 def _room(module: Any, n_tokens: int, k: int) -> Any:
     return module.empty((n_tokens, k), np.int64)
 

@@ -95,7 +95,8 @@ struct Shared {
     double* sums;    // (passes, 2, 32)
     i64* window;     // (owned, E)
     double* numbers; // (owned, N_NUMBERS)
-    i32* state;      // (S,)
+    i32* state;      // (S,) 0 runs, 1 stopped, 2 stopped at the step whose books are still to be kept
+    i32* is_lost;    // (S,) whether a price became too large
     i32* is_wide;    // (TOKENS,)
 
     // Doubles and pointers first; every part but the last two is a multiple of 8 bytes.
@@ -115,7 +116,8 @@ struct Shared {
         window = reinterpret_cast<i64*>(numbers + n_owned * N_NUMBERS);
         base = reinterpret_cast<REAL*>(window + n_owned * n_experts);
         state = reinterpret_cast<i32*>(base + n_base * TOKENS * RANKS);
-        is_wide = state + n_rules;
+        is_lost = state + n_rules;
+        is_wide = is_lost + n_rules;
     }
 };
 
@@ -182,7 +184,10 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
     for (int i = thread; i < n_passes * 64; i += BLOCK_THREADS) {
         shared.sums[i] = i % 32 == 0 ? loop.sums[(i64)blockIdx.x * n_passes * 2 + i / 32] : 0.0;
     }
-    for (int s = thread; s < n_rules; s += BLOCK_THREADS) shared.state[s] = loop.stopped[s] != 0;
+    for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
+        shared.state[s] = loop.stopped[s] != 0;
+        shared.is_lost[s] = 0;
+    }
     for (int slot = 0, s = blockIdx.x; s < n_rules; ++slot, s += gridDim.x) {
         for (int e = thread; e < n_experts; e += BLOCK_THREADS) {
             shared.window[slot * n_experts + e] = loop.window_loads[s * n_experts + e];
@@ -256,7 +261,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
                 const double price = shared.price[i];
                 REAL* cell = shared.bias + ((ended + 1) & 1) * bias_size + (n_base + s) * LANES * STRIDE + bias_cell_of(e);
                 *cell = (REAL)price;
-                if (shared.state[s] == 0 && !(fabs(price) <= loop.largest_price)) shared.state[s] = 2;
+                if (!(fabs(price) <= loop.largest_price)) shared.is_lost[s] = 1;
             }
             booked = record < loop.n_records && loop.records[record] == ended ? record : -1;
             if (booked >= 0) {
@@ -271,8 +276,13 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             }
             __syncthreads();
             for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
-                if (shared.state[s] == 0) *n_running = 1;
-                if (shared.state[s] == 2 && s % (int)gridDim.x == (int)blockIdx.x) loop.stopped[s] = ended;
+                if (shared.state[s] != 0) continue;
+                if (shared.is_lost[s]) {
+                    shared.state[s] = 2;
+                    if (s % (int)gridDim.x == (int)blockIdx.x) loop.stopped[s] = ended;
+                } else {
+                    *n_running = 1;
+                }
             }
             __syncthreads();
             if (*n_running == 0) break;
