@@ -110,9 +110,9 @@ __device__ __forceinline__ bool find_top(const REAL* row, const REAL* bias, REAL
 }
 
 __device__ __forceinline__ REAL kth(const REAL (&top)[RANKS], int k) {
-    REAL x = top[RANKS - 1];
+    REAL x = top[0];
 #pragma unroll
-    for (int i = 0; i < RANKS - 1; ++i) x = i == k - 1 ? top[i] : x;
+    for (int i = 1; i < RANKS; ++i) x = i < k ? top[i] : x;
     return x;
 }
 
