@@ -16,6 +16,9 @@ _MOST_RULES = 32
 _MOST_WARPS = 20
 """Warps that route at a time in a block: more would leave too few registers to each."""
 
+_LEAST_WARPS = 4
+"""Warps of a block, where there are fewer passes: they draw too."""
+
 _NUMBERS = 4
 MOST_RECORDS = 64
 """Records of one launch; more would need more launches, not more memory."""
@@ -153,7 +156,7 @@ class Steps:
         Returns
         -------
         Records
-            One row a record; rows after a rule has stopped mean nothing.
+            One row a record; rows after a rule has stopped mean nothing. Steps go on though every rule has.
         """
         cupy = device.cupy()
         n_rules, n_experts = self.problem.price.shape
@@ -205,7 +208,7 @@ class Steps:
 def n_warps(n_passes: int) -> int:
     """Warps that share so many passes over a tile evenly."""
     turns = -(-n_passes // _MOST_WARPS)
-    return -(-n_passes // turns)
+    return max(-(-n_passes // turns), _LEAST_WARPS)
 
 
 def most_rules(n_experts: int, n_tokens: int, k: int, n_comparators: int, model: DeviceModel) -> int:
@@ -232,7 +235,7 @@ def shared_bytes(
     return (
         (32 + 2 * n_passes * shape.lanes) * row
         + model.extra_bytes(shape.tokens)
-        + 8 * n_rules * n_experts
+        + 8 * n_rules * (n_experts + 1)
         + 8 * 64 * n_passes
         + 8 * n_owned * (_NUMBERS + n_experts)
         + size * n_base * shape.tokens * shape.ranks

@@ -1,5 +1,6 @@
 """Routing of given scores on the card, in one pass over them; batches from the host are streamed."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,6 +123,7 @@ def _launch(scores: Any, bias: Any, k: int, loads: Any, flags: Any, experts: Any
     return values
 
 
+@cache
 def _kernel(n_experts: int, k: int, itemsize: int, vector: bool, choice: bool) -> _Kernel:
     real = "float" if itemsize == 4 else "double"
     if not fits(n_experts, k):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from balancesim.kernels_cupy import device
+from balancesim.kernels_cupy import device, route
 from tests.kernels_cupy.host import COMPILER
 
 MULTIPROCESSORS = 3
@@ -120,6 +120,7 @@ def _launch(function, n_blocks, n_threads, arguments, n_bytes):
 
 def install(monkeypatch):
     """Put the stand-in in CuPy's place."""
+    route._kernel.cache_clear()
     monkeypatch.setattr(device, "cupy", lambda: CUPY)
     monkeypatch.setattr(device, "kernel", cache(lambda program, name, cooperative=False: Kernel(program, name)))
     monkeypatch.setattr(device, "multiprocessors", lambda: MULTIPROCESSORS)

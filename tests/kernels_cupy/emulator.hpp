@@ -222,6 +222,11 @@ static unsigned atomicOr(unsigned* to, unsigned x) {
     return before;
 }
 
+static void arrive(unsigned* at) {
+    ++*at;
+    ++emulator::moves;
+}
+
 static unsigned load_acquire(const unsigned* from) {
     emulator::give_way();
     return *from;

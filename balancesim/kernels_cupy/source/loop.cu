@@ -41,6 +41,10 @@ __device__ __forceinline__ u32 load_acquire(const u32* from) {
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
     return x;
 }
+
+__device__ __forceinline__ void arrive(u32* at) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(at) : "memory");
+}
 #endif
 
 // balancesim.balancers.alf_lb.project, by one thread: its sums run from the first expert to the last.
@@ -95,8 +99,9 @@ struct Shared {
     double* sums;    // (passes, 2, 32)
     i64* window;     // (owned, E)
     double* numbers; // (owned, N_NUMBERS)
-    i32* state;      // (S,) 0 runs, 1 stopped, 2 stopped at the step whose books are still to be kept
-    i32* is_lost;    // (S,) whether a price became too large
+    i32* is_closed;  // (S,) whether a rule had stopped before the step whose books are to be kept
+    i32* is_lost;    // (S,) whether a price became too large: the rule has stopped
+    double* size;    // (S,) of the step to come
     i32* is_wide;    // (TOKENS,)
 
     // Doubles and pointers first; every part but the last two is a multiple of 8 bytes.
@@ -111,12 +116,13 @@ struct Shared {
         extra = after + (TRANSFORM == SOFTMAX ? (TOKENS * (int)sizeof(REAL) + 15) / 16 * 16 : 0);
         after += extra_bytes(model);
         price = reinterpret_cast<double*>(after);
-        sums = price + n_rules * n_experts;
+        size = price + n_rules * n_experts;
+        sums = size + n_rules;
         numbers = sums + n_passes * 64;
         window = reinterpret_cast<i64*>(numbers + n_owned * N_NUMBERS);
         base = reinterpret_cast<REAL*>(window + n_owned * n_experts);
-        state = reinterpret_cast<i32*>(base + n_base * TOKENS * RANKS);
-        is_lost = state + n_rules;
+        is_closed = reinterpret_cast<i32*>(base + n_base * TOKENS * RANKS);
+        is_lost = is_closed + n_rules;
         is_wide = is_lost + n_rules;
     }
 };
@@ -124,7 +130,7 @@ struct Shared {
 // Adds the violation, loads and products of a finished step of rule s, by a warp; `bias` is the one that the
 // step was routed with.
 __device__ __forceinline__ void keep_books(
-    const Loop& loop, const Shared& shared, int s, int slot, int n_base, int n_experts, i64 step,
+    const Loop& loop, const Shared& shared, int s, int slot, int n_experts,
     const REAL* bias, const i32* loads, int lane, i64 record
 ) {
     i64* window = shared.window + slot * n_experts;
@@ -163,11 +169,28 @@ __device__ __forceinline__ void keep_books(
     if (lane == 0) numbers[1] = 0.0;
 }
 
+// The books of a finished step, of the rules that this block owns, by a warp.
+__device__ __forceinline__ void close_step(
+    const Loop& loop, const Shared& shared, int n_base, int n_experts, int bias_size, i64 step, int lane, i64 record
+) {
+    const REAL* bias = shared.bias + (step & 1) * bias_size;
+    const i32* loads = loop.loads + (step % 3) * loop.n_rules * n_experts;
+    for (int slot = 0, s = blockIdx.x; s < loop.n_rules; ++slot, s += gridDim.x) {
+        if (shared.is_closed[s]) continue;
+        keep_books(
+            loop, shared, s, slot, n_experts, bias + (n_base + s) * LANES * STRIDE, loads, lane, record);
+        if (shared.is_lost[s] && lane == 0) {
+            shared.is_closed[s] = 1;
+            loop.stopped[s] = step;
+        }
+        __syncwarp();
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
     u32 key0, u32 key1, const Model model, const Loop loop, i64 first_step, i64 last_step
 ) {
     DYNAMIC_SHARED(memory);
-    STATIC_SHARED(int, n_running, 1);
     const Place at;
     const int n_experts = (int)model.n_experts, n_rules = (int)loop.n_rules, k = (int)loop.k;
     const int n_base = 1 + (int)loop.n_comparators, n_passes = n_base + n_rules, n_cells = n_rules * n_experts;
@@ -185,8 +208,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
         shared.sums[i] = i % 32 == 0 ? loop.sums[(i64)blockIdx.x * n_passes * 2 + i / 32] : 0.0;
     }
     for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
-        shared.state[s] = loop.stopped[s] != 0;
-        shared.is_lost[s] = 0;
+        shared.is_closed[s] = shared.is_lost[s] = loop.stopped[s] != 0;
     }
     for (int slot = 0, s = blockIdx.x; s < n_rules; ++slot, s += gridDim.x) {
         for (int e = thread; e < n_experts; e += BLOCK_THREADS) {
@@ -220,27 +242,36 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
         }
         if (is_ended) {
             const i64 ended = step - 1;
-            if (thread == KEEPER) {
-                const u32 wanted = (u32)(ended - first_step + 1) * gridDim.x;
-                while ((i32)(load_acquire(loop.barrier) - wanted) < 0) {}
-                __threadfence();
-            }
+            // While others arrive: the sizes of this update's steps.
             for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
-                if (shared.state[s] == 2) shared.state[s] = 1;
-            }
-            __syncthreads();
-
-            for (int i = thread; i < n_cells; i += BLOCK_THREADS) {
-                const int s = i / n_experts;
-                if (shared.state[s] != 0 || loop.updates[s] == 0) continue;
                 const double* parameters = loop.parameters + 5 * s;
                 double size = parameters[1];
                 if (parameters[0] == HARMONIC) size = size / ((double)ended + parameters[2]);
                 else if (parameters[0] == SQRT) size = size / sqrt((double)ended + parameters[2]);
-                const i64 load = __ldcg(loop.loads + (ended % 3) * n_cells + i);
-                double violation = (double)(load * n_experts - loop.n_tokens * k) / (double)(n_experts * loop.n_tokens);
-                if (parameters[0] == SIGN) violation = violation > 0.0 ? 1.0 : violation < 0.0 ? -1.0 : 0.0;
-                shared.price[i] -= size * violation;
+                shared.size[s] = size;
+            }
+            if (thread == KEEPER) {
+                const u32 wanted = (u32)(ended - first_step + 1) * gridDim.x;
+                while ((i32)(load_acquire(loop.barrier) - wanted) < 0) {}
+            }
+            __syncthreads();
+
+            REAL* next_bias = shared.bias + (step & 1) * bias_size + n_base * LANES * STRIDE;
+            const i32* ended_loads = loop.loads + (ended % 3) * n_cells;
+            for (int i = thread; i < n_cells; i += BLOCK_THREADS) {
+                const int s = i / n_experts, e = i % n_experts;
+                double price = shared.price[i];
+                if (!shared.is_lost[s] && loop.updates[s] != 0) {
+                    const i64 load = __ldcg(ended_loads + i);
+                    double violation =
+                        (double)(load * n_experts - loop.n_tokens * k) / (double)(n_experts * loop.n_tokens);
+                    if (loop.parameters[5 * s] == SIGN) {
+                        violation = violation > 0.0 ? 1.0 : violation < 0.0 ? -1.0 : 0.0;
+                    }
+                    price -= shared.size[s] * violation;
+                    shared.price[i] = price;
+                }
+                next_bias[s * LANES * STRIDE + bias_cell_of(e)] = (REAL)price;
             }
             for (int i = blockIdx.x * BLOCK_THREADS + thread; i < n_cells; i += gridDim.x * BLOCK_THREADS) {
                 loop.loads[(ended + 2) % 3 * n_cells + i] = 0;
@@ -250,22 +281,18 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
                 for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
                     const double* parameters = loop.parameters + 5 * s;
                     const bool is_bounded = parameters[4] <= 1.7976931348623157e308;
-                    if (shared.state[s] == 0 && loop.updates[s] != 0 && (parameters[3] != 0.0 || is_bounded)) {
-                        centre(shared.price + s * n_experts, n_experts, parameters[4]);
+                    if (!shared.is_lost[s] && loop.updates[s] != 0 && (parameters[3] != 0.0 || is_bounded)) {
+                        double* price = shared.price + s * n_experts;
+                        centre(price, n_experts, parameters[4]);
+                        for (int e = 0; e < n_experts; ++e) {
+                            next_bias[s * LANES * STRIDE + bias_cell_of(e)] = (REAL)price[e];
+                        }
                     }
                 }
-                __syncthreads();
-            }
-            for (int i = thread; i < n_cells; i += BLOCK_THREADS) {
-                const int s = i / n_experts, e = i % n_experts;
-                const double price = shared.price[i];
-                REAL* cell = shared.bias + ((ended + 1) & 1) * bias_size + (n_base + s) * LANES * STRIDE + bias_cell_of(e);
-                *cell = (REAL)price;
-                if (!(fabs(price) <= loop.largest_price)) shared.is_lost[s] = 1;
             }
             booked = record < loop.n_records && loop.records[record] == ended ? record : -1;
             if (booked >= 0) {
-                // The sums so far, by the warps that made them.
+                // The sums so far.
                 for (int i = warp; i < 2 * n_passes; i += WARPS + 1) {
                     const double total = sum_of_warp(shared.sums[i * 32 + at.lane]);
                     if (at.lane == 0) {
@@ -275,41 +302,25 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
                 ++record;
             }
             __syncthreads();
-            for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
-                if (shared.state[s] != 0) continue;
-                if (shared.is_lost[s]) {
-                    shared.state[s] = 2;
-                    if (s % (int)gridDim.x == (int)blockIdx.x) loop.stopped[s] = ended;
-                } else {
-                    *n_running = 1;
-                }
+            // A price that no bias may have ends its rule; its last books are kept in the step to come.
+            for (int i = thread; i < n_cells; i += BLOCK_THREADS) {
+                if (!(fabs(shared.price[i]) <= loop.largest_price)) shared.is_lost[i / n_experts] = 1;
             }
-            __syncthreads();
-            if (*n_running == 0) break;
             is_ended = false;
         }
-        if (step > last_step) break;
         __syncthreads();
+        if (tile == blockIdx.x && warp == WARPS && step > first_step) {
+            close_step(loop, shared, n_base, n_experts, bias_size, step - 1, at.lane, booked);
+        }
+        if (step > last_step) break;
 
         const int turn = (int)(step & 1);
         const REAL* bias = shared.bias + turn * bias_size;
         i32* loads = loop.loads + (step % 3) * n_cells;
-        if (tile == blockIdx.x && warp == WARPS && step > first_step) {
-            const i32* last_loads = loop.loads + ((step - 1) % 3) * n_cells;
-            for (int slot = 0, s = blockIdx.x; s < n_rules; ++slot, s += gridDim.x) {
-                // A rule that stopped at the step before still has that step's books to keep.
-                if (shared.state[s] == 0 || shared.state[s] == 2) {
-                    keep_books(
-                        loop, shared, s, slot, n_base, n_experts, step - 1,
-                        shared.bias + (1 - turn) * bias_size + (n_base + s) * LANES * STRIDE, last_loads,
-                        at.lane, booked);
-                }
-            }
-        }
         for (int pass = warp; pass == warp || (warp < WARPS && pass < n_passes); pass += WARPS) {
             const bool is_rule = pass >= n_base && pass < n_passes;
             const bool is_on = warp < WARPS && pass < n_passes
-                && (!is_rule || shared.state[pass - n_base] == 0) && n_here > 0;
+                && (!is_rule || !shared.is_lost[pass - n_base]) && n_here > 0;
             const REAL* own_bias = bias + (pass * LANES + at.part) * STRIDE;
             REAL top[RANKS];
             REAL threshold = infinity();
@@ -390,11 +401,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
         __syncthreads();
         tile += gridDim.x;
         if (tile >= n_tiles) {
-            if (thread == KEEPER) {
-                __threadfence();
-                atomicAdd(loop.barrier, 1u);
-                *n_running = 0;
-            }
+            if (thread == KEEPER) arrive(loop.barrier);
             tile = blockIdx.x;
             is_ended = true;
             ++step;
@@ -402,18 +409,6 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
     }
 
     // What the launch after reads.
-    const i64 done = step - 1;
-    if (warp == WARPS) {
-        const int turn = (int)(done & 1);
-        for (int slot = 0, s = blockIdx.x; s < n_rules; ++slot, s += gridDim.x) {
-            if (shared.state[s] == 0 || shared.state[s] == 2) {
-                keep_books(
-                    loop, shared, s, slot, n_base, n_experts, done,
-                    shared.bias + turn * bias_size + (n_base + s) * LANES * STRIDE,
-                    loop.loads + (done % 3) * n_cells, at.lane, booked);
-            }
-        }
-    }
     __syncthreads();
     for (int i = warp; i < 2 * n_passes; i += WARPS + 1) {
         const double total = sum_of_warp(shared.sums[i * 32 + at.lane]);

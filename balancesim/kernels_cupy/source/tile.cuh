@@ -18,6 +18,9 @@ __device__ __forceinline__ REAL infinity() {
     else return bits_as((i64)0x7ff0000000000000LL);
 }
 
+__device__ __forceinline__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double fused(double a, double b, double c) { return fma(a, b, c); }
+
 struct Place {
     int lane, token, part;
     __device__ __forceinline__ Place() : lane(threadIdx.x % 32), token(lane / LANES), part(lane % LANES) {}
@@ -72,8 +75,11 @@ __device__ __forceinline__ double sum_of_warp(double x) {
 
 // The K largest biased scores of a token, descending; all its lanes end up with them. Returns whether a score
 // of this lane is NaN or plus infinity.
+//
+// Zero times a number is summed by fused multiply-adds, whose pipe has nothing else to do: NaN only where a
+// score is not finite, which is then looked at again.
 __device__ __forceinline__ bool find_top(const REAL* row, const REAL* bias, REAL (&top)[RANKS]) {
-    bool is_bad = false;
+    REAL nothing = REAL(0);
 #pragma unroll
     for (int i = 0; i < RANKS; ++i) top[i] = -infinity();
 #pragma unroll 2
@@ -85,7 +91,7 @@ __device__ __forceinline__ bool find_top(const REAL* row, const REAL* bias, REAL
             read4(bias + slot + i, b);
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                is_bad |= !(x[i + j] <= Constants<REAL>::largest);
+                nothing = fused(x[i + j], REAL(0), nothing);
                 x[i + j] += b[j];
             }
         }
@@ -106,6 +112,10 @@ __device__ __forceinline__ bool find_top(const REAL* row, const REAL* bias, REAL
         for (int i = 0; i < RANKS; ++i) top[i] = larger(top[i], other[i]);
         merge_bitonic<REAL, RANKS>(top);
     }
+    bool is_bad = false;
+    if (nothing != REAL(0)) {
+        for (int slot = 0; slot < SLOTS; ++slot) is_bad |= !(row[slot] <= Constants<REAL>::largest);
+    }
     return is_bad;
 }
 
@@ -113,6 +123,20 @@ __device__ __forceinline__ REAL kth(const REAL (&top)[RANKS], int k) {
     REAL x = top[0];
 #pragma unroll
     for (int i = 1; i < RANKS; ++i) x = i < k ? top[i] : x;
+    return x;
+}
+
+// Transpose a matrix of 32 x 32 bits, a row a lane.
+__device__ __forceinline__ u32 transposed(u32 x, int lane) {
+    constexpr u32 lower[5] = {0x0000ffffu, 0x00ff00ffu, 0x0f0f0f0fu, 0x33333333u, 0x55555555u};
+#pragma unroll
+    for (int i = 0; i < 5; ++i) {
+        const int apart = 16 >> i;
+        const u32 other = __shfl_xor_sync(ALL, x, apart);
+        const bool is_upper = (lane & apart) != 0;
+        const u32 kept = is_upper ? ~lower[i] : lower[i];
+        x = (x & kept) | ((is_upper ? other >> apart : other << apart) & ~kept);
+    }
     return x;
 }
 
@@ -135,10 +159,17 @@ __device__ __forceinline__ int count_reached(
         read4(bias + slot, b);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            u32 votes = __ballot_sync(ALL, x[i] + b[i] >= threshold);
-            if (at.token == (slot + i) % TOKENS) word = votes;
-            if ((slot + i) % TOKENS == TOKENS - 1 || slot + i == SLOTS - 1) {
-                counts[(slot + i) / TOKENS] = __popc(word & own);
+            const bool reaches = x[i] + b[i] >= threshold;
+            const int bit = (slot + i) % TOKENS;
+            if constexpr (LANES == 1) {
+                if (reaches) word |= 1u << bit;
+            } else {
+                const u32 votes = __ballot_sync(ALL, reaches);
+                if (at.token == bit) word = votes & own;
+            }
+            if (bit == TOKENS - 1 || slot + i == SLOTS - 1) {
+                if constexpr (LANES == 1) word = transposed(word, at.lane);
+                counts[(slot + i) / TOKENS] = __popc(word);
                 total += counts[(slot + i) / TOKENS];
                 word = 0;
             }
