@@ -1,8 +1,11 @@
 """The card: CuPy where it is installed and finds one, compiled kernels, and launches."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from balancesim.errors import InputError, MissingDependencyError
@@ -51,14 +54,33 @@ def is_on_card(scores: Any) -> bool:
 
 @cache
 def kernel(program: Program, name: str, *, cooperative: bool = False) -> Any:
-    """Compile a kernel, once a process; CuPy keeps it on disk."""
-    module = cupy().RawModule(
-        code=program.source(),
-        options=program.options(),
-        backend="nvrtc",
-        enable_cooperative_groups=cooperative,
-    )
-    return module.get_function(name)
+    """Compile a kernel, once a process and card, or find its machine code in CuPy's cache on disk.
+
+    By NVRTC itself: CuPy's own compilation flushes denormals to zero, which changes bits.
+    """
+    module = cupy()
+    path = _machine_code(program, f"sm_{module.cuda.Device().compute_capability}")
+    return module.RawModule(path=str(path), enable_cooperative_groups=cooperative).get_function(name)
+
+
+def _machine_code(program: Program, architecture: str) -> Path:
+    nvrtc = cupy().cuda.nvrtc
+    options = (*program.options(), f"--gpu-architecture={architecture}")
+    told = "\0".join((program.source(), *options, str(nvrtc.getVersion())))
+    folder = Path(import_module("cupy.cuda.compiler").get_cache_dir())
+    path = folder / f"balancesim-{hashlib.blake2b(told.encode(), digest_size=16).hexdigest()}.cubin"
+    if not path.exists():
+        handle = nvrtc.createProgram(program.source(), f"{program.name}.cu", (), ())
+        try:
+            nvrtc.compileProgram(handle, options)
+            code: bytes = nvrtc.getCUBIN(handle)
+        finally:
+            nvrtc.destroyProgram(handle)
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(code)
+        Path(file.name).replace(path)  # whole or not at all, whoever else compiles
+    return path
 
 
 def multiprocessors() -> int:

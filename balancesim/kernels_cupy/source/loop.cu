@@ -89,6 +89,11 @@ __device__ __noinline__ void centre(double* price, int n, double radius) {
     if (largest > radius) project(price, n, radius);
 }
 
+// Whether a rule's price is centred after each step, and projected where it is bounded.
+__device__ __forceinline__ bool is_projected(const Loop& loop, int s) {
+    return loop.parameters[5 * s + 3] != 0.0 || loop.parameters[5 * s + 4] <= 1.7976931348623157e308;
+}
+
 struct Shared {
     REAL* tile;
     REAL* of_token;
@@ -256,22 +261,26 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             }
             __syncthreads();
 
+            // A warp a rule. A price that no bias may have ends its rule; its last books are kept in the step
+            // to come.
             REAL* next_bias = shared.bias + (step & 1) * bias_size + n_base * LANES * STRIDE;
             const i32* ended_loads = loop.loads + (ended % 3) * n_cells;
-            for (int i = thread; i < n_cells; i += BLOCK_THREADS) {
-                const int s = i / n_experts, e = i % n_experts;
-                double price = shared.price[i];
-                if (!shared.is_lost[s] && loop.updates[s] != 0) {
-                    const i64 load = __ldcg(ended_loads + i);
-                    double violation =
-                        (double)(load * n_experts - loop.n_tokens * k) / (double)(n_experts * loop.n_tokens);
-                    if (loop.parameters[5 * s] == SIGN) {
-                        violation = violation > 0.0 ? 1.0 : violation < 0.0 ? -1.0 : 0.0;
-                    }
-                    price -= shared.size[s] * violation;
-                    shared.price[i] = price;
+            const double n_all = (double)(n_experts * loop.n_tokens);
+            for (int s = warp; s < n_rules; s += WARPS + 1) {
+                if (shared.is_lost[s] || loop.updates[s] == 0) continue;
+                const bool is_sign = loop.parameters[5 * s] == SIGN;
+                const double size = shared.size[s];
+                bool is_fine = true;
+                for (int e = at.lane; e < n_experts; e += 32) {
+                    const i64 load = __ldcg(ended_loads + s * n_experts + e);
+                    double violation = (double)(load * n_experts - loop.n_tokens * k) / n_all;
+                    if (is_sign) violation = violation > 0.0 ? 1.0 : violation < 0.0 ? -1.0 : 0.0;
+                    const double price = shared.price[s * n_experts + e] - size * violation;
+                    shared.price[s * n_experts + e] = price;
+                    next_bias[s * LANES * STRIDE + bias_cell_of(e)] = (REAL)price;
+                    is_fine &= fabs(price) <= loop.largest_price;
                 }
-                next_bias[s * LANES * STRIDE + bias_cell_of(e)] = (REAL)price;
+                if (__any_sync(ALL, !is_fine) && at.lane == 0 && !is_projected(loop, s)) shared.is_lost[s] = 1;
             }
             for (int i = blockIdx.x * BLOCK_THREADS + thread; i < n_cells; i += gridDim.x * BLOCK_THREADS) {
                 loop.loads[(ended + 2) % 3 * n_cells + i] = 0;
@@ -279,14 +288,12 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             if (loop.has_projection) {
                 __syncthreads();
                 for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
-                    const double* parameters = loop.parameters + 5 * s;
-                    const bool is_bounded = parameters[4] <= 1.7976931348623157e308;
-                    if (!shared.is_lost[s] && loop.updates[s] != 0 && (parameters[3] != 0.0 || is_bounded)) {
-                        double* price = shared.price + s * n_experts;
-                        centre(price, n_experts, parameters[4]);
-                        for (int e = 0; e < n_experts; ++e) {
-                            next_bias[s * LANES * STRIDE + bias_cell_of(e)] = (REAL)price[e];
-                        }
+                    if (shared.is_lost[s] || loop.updates[s] == 0 || !is_projected(loop, s)) continue;
+                    double* price = shared.price + s * n_experts;
+                    centre(price, n_experts, loop.parameters[5 * s + 4]);
+                    for (int e = 0; e < n_experts; ++e) {
+                        next_bias[s * LANES * STRIDE + bias_cell_of(e)] = (REAL)price[e];
+                        if (!(fabs(price[e]) <= loop.largest_price)) shared.is_lost[s] = 1;
                     }
                 }
             }
@@ -300,11 +307,6 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
                     }
                 }
                 ++record;
-            }
-            __syncthreads();
-            // A price that no bias may have ends its rule; its last books are kept in the step to come.
-            for (int i = thread; i < n_cells; i += BLOCK_THREADS) {
-                if (!(fabs(shared.price[i]) <= loop.largest_price)) shared.is_lost[i / n_experts] = 1;
             }
             is_ended = false;
         }

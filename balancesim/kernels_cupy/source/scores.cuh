@@ -18,6 +18,11 @@ struct Model {
 
 constexpr int PER_COUNTER = per_counter<REAL, FAMILY>();
 
+// The numbers of one counter's experts, moved at once where their places allow it.
+struct alignas(PER_COUNTER * sizeof(REAL)) Some {
+    REAL of[PER_COUNTER];
+};
+
 __device__ __forceinline__ i64 phase_of(const Model& model, i64 step) {
     i64 phase = 0;
     while (phase + 1 < model.n_phases && step >= model.phase_start[phase + 1]) ++phase;
@@ -42,11 +47,21 @@ __device__ __forceinline__ i64 row_of(const Model& model, u32 key0, u32 key1, i6
     return first + row;
 }
 
-// The scores of the experts of one counter, but for a softmax; `factors` are those of the token.
+// The scores of the experts of one counter, but for a softmax; `factors` are those of the token. `is_whole`:
+// every counter has all its experts.
 __device__ __forceinline__ void draw_some(
-    const Model& model, u32 key0, u32 key1, const REAL* offsets, i64 step, i64 token, int group, i64 row,
-    const double* factors, REAL (&x)[PER_COUNTER]
+    const Model& model, u32 key0, u32 key1, const REAL* offsets, bool is_whole, i64 step, i64 token, int group,
+    i64 row, const double* factors, REAL (&x)[PER_COUNTER]
 ) {
+    Some added;
+    if (is_whole) {
+        added = reinterpret_cast<const Some*>(offsets)[group];
+    } else {
+#pragma unroll
+        for (int i = 0; i < PER_COUNTER; ++i) {
+            added.of[i] = offsets[min(group * PER_COUNTER + i, (int)model.n_experts - 1)];
+        }
+    }
     if constexpr (FAMILY != NO_NOISE) {
         make_noise<REAL, FAMILY>(
             draw_words(key0, key1, (u64)step, STREAM_NOISE, (u32)token, (u32)group), (REAL)model.shape, x);
@@ -54,9 +69,8 @@ __device__ __forceinline__ void draw_some(
 #pragma unroll
     for (int i = 0; i < PER_COUNTER; ++i) {
         const int e = min(group * PER_COUNTER + i, (int)model.n_experts - 1);
-        const REAL offset = offsets[e];
-        if constexpr (FAMILY != NO_NOISE) x[i] = offset + (REAL)model.scale * x[i];
-        else x[i] = offset;
+        if constexpr (FAMILY != NO_NOISE) x[i] = added.of[i] + (REAL)model.scale * x[i];
+        else x[i] = added.of[i];
         if constexpr (ROWS != NO_ROWS) x[i] += model.table[row * model.n_experts + e];
         if constexpr (FACTORS) {
             for (int f = 0; f < model.n_factors; ++f) {
@@ -144,6 +158,7 @@ __device__ __forceinline__ void draw_tile(
     const int n_experts = (int)model.n_experts;
     const int n_groups = (n_experts + PER_COUNTER - 1) / PER_COUNTER;
     const REAL* offsets = offsets_at(model, step);
+    const bool is_whole = n_experts % PER_COUNTER == 0;
     const Extra own(extra);
     if constexpr (ROWS != NO_ROWS || FACTORS) {
         own.draw(model, key0, key1, step, first, n_here, n_tokens, thread, n_threads);
@@ -154,12 +169,19 @@ __device__ __forceinline__ void draw_tile(
         if (token >= n_here) continue;
         REAL x[PER_COUNTER];
         draw_some(
-            model, key0, key1, offsets, step, first + token, group, ROWS != NO_ROWS ? own.rows[token] : 0,
-            own.factors + token * model.n_factors, x);
+            model, key0, key1, offsets, is_whole, step, first + token, group,
+            ROWS != NO_ROWS ? own.rows[token] : 0, own.factors + token * model.n_factors, x);
+        if (is_whole) {
+            Some made;
 #pragma unroll
-        for (int j = 0; j < PER_COUNTER; ++j) {
-            const int e = group * PER_COUNTER + j;
-            if (e < n_experts) tile[cell_of(token, e)] = x[j];
+            for (int j = 0; j < PER_COUNTER; ++j) made.of[j] = x[j];
+            *reinterpret_cast<Some*>(tile + cell_of(token, group * PER_COUNTER)) = made;
+        } else {
+#pragma unroll
+            for (int j = 0; j < PER_COUNTER; ++j) {
+                const int e = group * PER_COUNTER + j;
+                if (e < n_experts) tile[cell_of(token, e)] = x[j];
+            }
         }
     }
     if constexpr (TRANSFORM == SOFTMAX) {
