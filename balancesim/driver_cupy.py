@@ -46,7 +46,9 @@ def check_rules(rules: Sequence[Rule], groups: GroupLimit | None, n_experts: int
         form = rule.kernel_form(n_experts, 1, 1) if isinstance(rule, PriceRule) else None
         moves_otherwise = form is None or not (form.update is None or form.update is alf_lb.update)
         if form is None or moves_otherwise or form.threshold or form.observe is not None:
-            raise InputError(f'`backend` "cupy" runs ALF-LB and "none" only, got {rule.describe()}; {way_out}')
+            raise InputError(
+                f'`backend` "cupy" runs ALF-LB and "none" only, got {rule.describe()}; {way_out}'
+            )
         if (form.every, form.lag, form.n_ranks) != (1, 0, 1):
             raise InputError(
                 f'`backend` "cupy" updates a price once a batch, at once, got {rule.describe()}; {way_out}'
@@ -70,7 +72,7 @@ class CardDriver(Driver):
             parts = parts or self._parts(model)
             for first, last, places in self._launches(chunk.first + 1, chunk.last + 1):
                 for members, steps in parts:
-                    found = steps.run(model, first, last, self.record.steps[places])
+                    found = steps.run(model, first, last, self.record.steps[places].tolist())
                     self._fill(members, places, found, steps.stopped())
             if progress is not None and (time.monotonic() - reported > 0.1 or chunk.last + 1 == self.n_steps):
                 progress(chunk.last + 1)

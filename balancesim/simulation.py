@@ -153,10 +153,8 @@ def simulate(
     return runs[0] if isinstance(rule, Rule) else runs
 
 
-def _driver(
-    backend: Any, rules: list[Rule], groups: GroupLimit | None, n_experts: int
-) -> type[Driver]:
-    """Return what drives the run; refuse at once what the backend does not run, or a backend that is not there."""
+def _driver(backend: Any, rules: list[Rule], groups: GroupLimit | None, n_experts: int) -> type[Driver]:
+    """Return what drives the run; refuse at once what the backend does not run, or a missing backend."""
     if backend is None or backend == "numba":
         return Driver
     if backend != "cupy":

@@ -26,6 +26,7 @@ AREAS = {
     "exact": Area("balancesim.bench.exact", 180.0, "exact solves against min-cost flow, HiGHS, POT, CVXPY"),
     "routing": Area("balancesim.bench.routing", 60.0, "routing of given scores against numpy, numba, torch"),
     "online": Area("balancesim.bench.online", 30.0, "the online step against numpy's draw and route"),
+    "gpu": Area("balancesim.bench.gpu", 40.0, "routing and the simulation loop on a CUDA card"),
     "memory": Area("balancesim.bench.process", 30.0, "peak memory of a long run"),
     "startup": Area("balancesim.bench.process", 10.0, "the time that the command takes to start"),
 }

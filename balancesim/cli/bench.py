@@ -45,7 +45,7 @@ def bench_command(
     figure: Path | None,
     quiet: bool,
 ) -> None:
-    """Measure AREAs: exact, routing, online, memory, startup; all of them by default.
+    """Measure AREAs: exact, routing, online, gpu, memory, startup; all of them by default.
 
     Rounds of ours and each peer's alternate after a warm-up; figures are medians, with intervals. A goal that
     is missed and a peer that is not installed are said in the table; neither makes the command fail.

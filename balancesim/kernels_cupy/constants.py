@@ -12,10 +12,8 @@ import numpy as np
 def _members(real: Any, **values: float) -> str:
     """Static members of one float type; a value is rounded to the type first, as the Numba kernels do."""
     name, suffix = ("float", "f") if real is np.float32 else ("double", "")
-    lines = [
-        f"    static constexpr {name} {key} = {float(real(value)).hex()}{suffix};" for key, value in values.items()
-    ]
-    return "\n".join(lines)
+    texts = {key: f"{float(real(value)).hex()}{suffix}" for key, value in values.items()}
+    return "\n".join(f"    static constexpr {name} {key} = {text};" for key, text in texts.items())
 
 
 def _constants(real: Any, *, mantissa_bits: int, exponent_bias: int, ln2: tuple[float, float]) -> str:
@@ -62,7 +60,8 @@ def constants() -> str:
         C++ source.
     """
     return (
-        "using u32 = unsigned int;\nusing i32 = int;\nusing u64 = unsigned long long;\nusing i64 = long long;\n"
+        "using u32 = unsigned int;\nusing i32 = int;\n"
+        "using u64 = unsigned long long;\nusing i64 = long long;\n"
         "template <class R> struct Constants;\n"
         + _constants(
             np.float32, mantissa_bits=23, exponent_bias=127, ln2=(0.693359375, -2.1219444005469058e-4)

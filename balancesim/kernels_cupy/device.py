@@ -1,6 +1,7 @@
 """The card: CuPy where it is installed and finds one, compiled kernels, and launches."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -67,7 +68,7 @@ def _machine_code(program: Program, architecture: str) -> Path:
     nvrtc = cupy().cuda.nvrtc
     options = (*program.options(), f"--gpu-architecture={architecture}")
     told = "\0".join((program.source(), *options, str(nvrtc.getVersion())))
-    folder = Path(import_module("cupy.cuda.compiler").get_cache_dir())
+    folder = Path(os.environ.get("CUPY_CACHE_DIR") or "~/.cupy/kernel_cache").expanduser()
     path = folder / f"balancesim-{hashlib.blake2b(told.encode(), digest_size=16).hexdigest()}.cubin"
     if not path.exists():
         handle = nvrtc.createProgram(program.source(), f"{program.name}.cu", (), ())

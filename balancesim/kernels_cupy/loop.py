@@ -72,8 +72,8 @@ class Problem(NamedTuple):
 class Records(NamedTuple):
     """What R steps left behind.
 
-    ``loads``, ``window_loads`` (R, S, E) int64; ``price`` (R, S, E); ``numbers`` (R, S, 4) violation, window's
-    violation, price sum and moved; ``regret``, ``lost`` (R, S) and ``top`` (R,), sums over tokens.
+    ``loads``, ``window_loads`` (R, S, E) int64; ``price`` (R, S, E); ``numbers`` (R, S, 4): violation, the
+    window's sum of it, price sum and moved; ``regret``, ``lost`` (R, S) and ``top`` (R,), sums over tokens.
     """
 
     loads: IntArray
@@ -120,9 +120,7 @@ class Steps:
             cooperative=True,
         )  # fmt: skip
         self.n_blocks = min(n_tiles, device.multiprocessors())
-        self._n_bytes = shared_bytes(
-            n_rules, n_experts, n_comparators, model, self._shape, self.n_blocks
-        )
+        self._n_bytes = shared_bytes(n_rules, n_experts, n_comparators, model, self._shape, self.n_blocks)
         device.allow_shared_memory(self._function, self._n_bytes)
         dtype = model.dtype
         comparators = problem.comparators.astype(dtype)
@@ -232,7 +230,7 @@ def shared_bytes(
     n_base = 1 + n_comparators
     n_passes, n_owned = n_base + n_rules, -(-n_rules // n_blocks)
     row = shape.stride(size) * size
-    return (
+    n_bytes: int = (
         (32 + 2 * n_passes * shape.lanes) * row
         + model.extra_bytes(shape.tokens)
         + 8 * n_rules * (n_experts + 1)
@@ -241,6 +239,7 @@ def shared_bytes(
         + size * n_base * shape.tokens * shape.ranks
         + 4 * (2 * n_rules + shape.tokens)
     )
+    return n_bytes
 
 
 def _has_projection(problem: Problem) -> bool:

@@ -16,7 +16,10 @@ MOST_SLOTS = 64
 
 MOST_EXPERTS = MOST_LANES * MOST_SLOTS
 
-OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--diag-suppress=177")
+OPTIONS = (
+    "--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true",
+    "--diag-suppress=177",
+)  # fmt: skip
 """No flag that fuses or loosens arithmetic: the bits are those of the Numba kernels."""
 
 _FILES = {
@@ -174,7 +177,8 @@ def common_programs() -> Sequence[tuple[str, Program]]:
                 found.append((f"route {real} E={n_experts} K={k}", program("route", real, **macros)))
         found.append((f"route any {real}", program("any", real, WARPS=4, SHARED=1)))
         for family in range(10):
-            model = {"FAMILY": family, "TRANSFORM": family % 3, "ROWS": (family + 1) % 3, "FACTORS": family % 2}
+            rows, factors = (family + 1) % 3, family % 2
+            model = {"FAMILY": family, "TRANSFORM": family % 3, "ROWS": rows, "FACTORS": factors}
             macros = {**layout(64, 8).macros(), **model, "WARPS": 4}
             found.append((f"draw {real} family {family}", program("draw", real, **macros)))
         for k in (1, 2, 8, 16):

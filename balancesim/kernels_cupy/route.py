@@ -26,16 +26,16 @@ class Routed(NamedTuple):
     flags: int
 
 
-class _Kernel(NamedTuple):
+class RouteKernel(NamedTuple):
+    """A compiled kernel, its shared memory, the blocks that the card holds, a block's tokens at a time."""
+
     function: Any
     n_bytes: int
     n_blocks: int
     per_block: int
 
 
-def route_tokens(
-    scores: Any, bias: Any, k: int, *, experts: bool, chunk_bytes: int | None = None
-) -> Routed:
+def route_tokens(scores: Any, bias: Any, k: int, *, experts: bool, chunk_bytes: int | None = None) -> Routed:
     """Route a batch that lies on the host or on the card.
 
     Parameters
@@ -73,10 +73,12 @@ def route_tokens(
         if buffer is not None:
             buffer[: part.shape[0]].set(part)
             part = buffer[: part.shape[0]]
-        own = None if chosen is None else chosen[first : first + rows] if on_card else _room(cupy, *part.shape[:1], k)
-        values.append(_launch(part, prices, k, loads, flags, own))
-        if own is not None and not on_card:
-            chosen[first : first + rows] = own.get()  # type: ignore[index]
+        own = None
+        if chosen is not None:
+            own = chosen if on_card else _room(cupy, part.shape[0], k)
+        values.append(start_routing(part, prices, k, loads, flags, own))
+        if chosen is not None and own is not None and not on_card:
+            chosen[first : first + rows] = own.get()
     value = float(sum(float(part.sum()) for part in (one.get() for one in values)))
     return Routed(loads.get().astype(np.int64), value, chosen, int(flags.get()[0]))
 
@@ -102,12 +104,12 @@ def _room(module: Any, n_tokens: int, k: int) -> Any:
     return module.empty((n_tokens, k), np.int64)
 
 
-def _launch(scores: Any, bias: Any, k: int, loads: Any, flags: Any, experts: Any) -> Any:
+def start_routing(scores: Any, bias: Any, k: int, loads: Any, flags: Any, experts: Any) -> Any:
     """Start one part; return its blocks' values, on the card."""
     cupy = device.cupy()
     n_tokens, n_experts = scores.shape
     vector = scores.data.ptr % 16 == 0 and n_experts * scores.itemsize % 16 == 0
-    found = _kernel(n_experts, k, scores.dtype.itemsize, vector, experts is not None)
+    found = route_kernel(n_experts, k, scores.dtype.itemsize, vector, experts is not None)
     n_blocks = max(1, min(found.n_blocks, -(-n_tokens // found.per_block)))
     values = cupy.empty(n_blocks)
     device.launch(
@@ -124,7 +126,10 @@ def _launch(scores: Any, bias: Any, k: int, loads: Any, flags: Any, experts: Any
 
 
 @cache
-def _kernel(n_experts: int, k: int, itemsize: int, vector: bool, choice: bool) -> _Kernel:
+def route_kernel(
+    n_experts: int, k: int, itemsize: int, vector: bool = True, choice: bool = False
+) -> RouteKernel:
+    """Compile the kernel for these sizes, and find how many of its blocks the card holds."""
     real = "float" if itemsize == 4 else "double"
     if not fits(n_experts, k):
         shared = n_experts <= _SHARED_EXPERTS
@@ -138,4 +143,4 @@ def _kernel(n_experts: int, k: int, itemsize: int, vector: bool, choice: bool) -
         n_bytes = (shape.lanes + 32 * _WARPS) * stride * itemsize + 4 * shape.lanes * shape.slots
         per_block = _WARPS * shape.tokens
     device.allow_shared_memory(function, n_bytes)
-    return _Kernel(function, n_bytes, device.resident_blocks(function, 32 * _WARPS, n_bytes), per_block)
+    return RouteKernel(function, n_bytes, device.resident_blocks(function, 32 * _WARPS, n_bytes), per_block)

@@ -82,7 +82,7 @@ class DeviceModel:
         n_bytes += 8 * n_tokens * self.model.loadings.shape[1]
         if self.model.transform == SOFTMAX:
             n_bytes += -(-n_tokens * self.dtype.itemsize // 16) * 16
-        return -(-n_bytes // 16) * 16
+        return int(-(-n_bytes // 16) * 16)
 
     def prepare(self, first: int, last: int) -> None:
         """Make the offsets of steps ``first .. last``, counted from 0, where they walk."""
@@ -213,4 +213,5 @@ class DrawAndRoute:
 
 
 def _warp_bytes(model: DeviceModel, shape: Layout) -> int:
-    return 32 * shape.stride(model.dtype.itemsize) * model.dtype.itemsize + model.extra_bytes(shape.tokens)
+    size = int(model.dtype.itemsize)
+    return 32 * shape.stride(size) * size + model.extra_bytes(shape.tokens)

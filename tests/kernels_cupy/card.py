@@ -22,7 +22,9 @@ _ARGUMENTS = {
     "route_any": "(const REAL* a, i64 b, int c, int d, const REAL* e, u64* f, double* g, u32* h, i64* i)",
     "draw_batch": "(u32 a, u32 b, const Model* c, i64 d, i64 e, i64 f, i64 g, REAL* h)",
     "walk_offsets": "(u32 a, u32 b, const Model* c, const double* d, i64 e, i64 f, REAL* g)",
-    "draw_and_route": "(u32 a, u32 b, const Model* c, i64 d, i64 e, int f, int g, const REAL* h, u64* i, double* j)",
+    "draw_and_route": (
+        "(u32 a, u32 b, const Model* c, i64 d, i64 e, int f, int g, const REAL* h, u64* i, double* j)"
+    ),
     "run_steps": "(u32 a, u32 b, const Model* c, const Loop* d, i64 e, i64 f)",
 }
 _OF_PROGRAM = {
@@ -70,12 +72,14 @@ CUPY = SimpleNamespace(
 
 def _launcher(name):
     given = _ARGUMENTS[name]
-    names = [part.strip().rsplit(" ", 1)[1] for part in given.strip("()").split(",")]
-    structs = {part.strip().rsplit(" ", 1)[1] for part in given.strip("()").split(",") if "Model" in part or "Loop" in part}
-    values = ", ".join(f"*{one}" if one in structs else one for one in names)
+    parts = [part.strip().rsplit(" ", 1) for part in given.strip("()").split(",")]
+    is_struct = [kind in ("const Model*", "const Loop*") for kind, _ in parts]
+    pairs = zip(parts, is_struct, strict=True)
+    values = ", ".join(f"*{one}" if by_value else one for (_, one), by_value in pairs)
     return (
         f'extern "C" void launch_{name}(unsigned n_blocks, unsigned n_threads, unsigned long n_bytes, '
-        f"{given[1:]} {{\n    emulator::launch(n_blocks, n_threads, n_bytes, [&] {{ {name}({values}); }});\n}}\n"
+        f"{given[1:]} {{\n"
+        f"    emulator::launch(n_blocks, n_threads, n_bytes, [&] {{ {name}({values}); }});\n}}\n"
     )
 
 
@@ -118,11 +122,17 @@ def _launch(function, n_blocks, n_threads, arguments, n_bytes):
     function.call(n_blocks, n_threads, ctypes.c_ulong(n_bytes), *map(_argument, arguments))
 
 
+@cache
+def _kernel(program, name, *, cooperative=False):
+    assert cooperative == (name == "run_steps")
+    return Kernel(program, name)
+
+
 def install(monkeypatch):
     """Put the stand-in in CuPy's place."""
-    route._kernel.cache_clear()
+    route.route_kernel.cache_clear()
     monkeypatch.setattr(device, "cupy", lambda: CUPY)
-    monkeypatch.setattr(device, "kernel", cache(lambda program, name, cooperative=False: Kernel(program, name)))
+    monkeypatch.setattr(device, "kernel", _kernel)
     monkeypatch.setattr(device, "multiprocessors", lambda: MULTIPROCESSORS)
     monkeypatch.setattr(device, "shared_memory_limit", lambda: SHARED_MEMORY)
     monkeypatch.setattr(device, "resident_blocks", lambda *_: MULTIPROCESSORS)

@@ -30,7 +30,9 @@ template <class R, int KIND> void fill_one(long long n_tokens, long long n_exper
 template <class R> void fill_any(int family, long long n_tokens, long long n_experts, double shape, u32 key0,
                                  u32 key1, u64 step, u32 token, R* noise) {
     switch (family) {
-#define CASE(KIND) case KIND: return fill_one<R, KIND>(n_tokens, n_experts, shape, key0, key1, step, token, noise);
+#define CASE(KIND) \\
+    case KIND: \\
+        return fill_one<R, KIND>(n_tokens, n_experts, shape, key0, key1, step, token, noise);
         CASE(UNIFORM) CASE(NORMAL) CASE(LOGISTIC) CASE(GUMBEL) CASE(EXPONENTIAL)
         CASE(STUDENT_T) CASE(CAUCHY) CASE(LOG_NORMAL) CASE(PARETO)
     }
@@ -50,7 +52,9 @@ template <class R, int N> void top_of(long long n_tokens, long long n_experts, c
         for (int i = 0; i < N; ++i) best[i] = -HUGE_VAL;
         for (long long e = 0; e < n_experts; e += N) {
             R some[N];
-            for (int i = 0; i < N; ++i) some[i] = e + i < n_experts ? scores[t * n_experts + e + i] : -HUGE_VAL;
+            for (int i = 0; i < N; ++i) {
+                some[i] = e + i < n_experts ? scores[t * n_experts + e + i] : -HUGE_VAL;
+            }
             absorb<R, N>(best, some);
         }
         for (int i = 0; i < N; ++i) top[t * N + i] = best[i];
@@ -73,8 +77,8 @@ void words(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1, u32* out) {
     out[0] = x.x0, out[1] = x.x1, out[2] = x.x2, out[3] = x.x3;
 }
 #define BOTH(R, SUFFIX) \\
-    void fill##SUFFIX(int family, long long n_tokens, long long n_experts, double shape, u32 key0, u32 key1, \\
-                      u64 step, u32 token, R* noise) { \\
+    void fill##SUFFIX(int family, long long n_tokens, long long n_experts, double shape, u32 key0, \\
+                      u32 key1, u64 step, u32 token, R* noise) { \\
         fill_any<R>(family, n_tokens, n_experts, shape, key0, key1, step, token, noise); \\
     } \\
     void elementary##SUFFIX(int which, long long n, const R* x, R* y) { elementary<R>(which, n, x, y); } \\

@@ -51,7 +51,8 @@ def assert_same(found, expected):
     ids=lambda value: getattr(value, "name", None),
 )
 def test_runs_are_the_same(source, n_tokens, k, horizon):
-    given = {"n_tokens": n_tokens, "k": k, "horizon": horizon, "n_exact": 1, "comparator": np.zeros(source.n_experts)}
+    zero = np.zeros(source.n_experts)
+    given = {"n_tokens": n_tokens, "k": k, "horizon": horizon, "n_exact": 1, "comparator": zero}
     expected = bs.simulate(RULES, source, **given)
     found = bs.simulate(RULES, source, backend="cupy", **given)
     assert_same(found, expected)
@@ -68,7 +69,7 @@ def test_many_records_and_a_rule_that_diverges(monkeypatch):
     assert_same(bs.simulate(rules, source, backend="cupy", **given), expected)
 
 
-def test_data_from_python_is_handed_over(monkeypatch):
+def test_data_from_python_is_handed_over():
     rng = np.random.default_rng(0)
     scores = (rng.integers(0, 8, (200, 10)) / 4.0).astype(np.float32)
     source = sources.Recorded(scores)
