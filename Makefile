@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt -e
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-deep test-gpu gpu-compile bench lint clean
+.PHONY: help run test test-deep test-gpu gpu-compile check figures bench lint clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ test-gpu: $(VENV)/.gpu  ## the tests that need a CUDA card (CUDA=12 or 13, the d
 
 gpu-compile: $(VENV)/.nvrtc  ## compile every kernel for sm_80 and sm_90; needs no card and no driver
 	$(BIN)/python -m balancesim.kernels_cupy
+
+check: $(VENV)/.core  ## the statements of the papers, each with its negative controls (minutes; resumes)
+	$(BIN)/balancesim check $(ARGS)
+
+figures: $(VENV)/.core  ## remake every figure under figures/ (some twenty minutes; resumes)
+	$(BIN)/balancesim figures $(ARGS)
 
 bench: $(VENV)/.bench  ## speed and memory against named peers, as ratios taken in one run (minutes)
 	$(BIN)/balancesim bench $(ARGS)

@@ -37,7 +37,7 @@ FLOORS = (
         "simulation",
         "theory",
     ),
-    ("sweep", "report", "bench"),
+    ("checks", "sweep", "report", "bench"),
     ("cli", "__main__"),
 )
 FLOOR_OF = {unit: height for height, units in enumerate(FLOORS) for unit in units}
@@ -110,6 +110,12 @@ def test_imports_point_down(module: Path) -> None:
     assert not above, f"{module} imports {above} from a higher floor"
 
 
+@pytest.mark.parametrize("top", ["experiments", "figures", "paper_checks"])
+def test_the_library_imports_nothing_beside_it(top: str) -> None:
+    imports = re.compile(rf"^\s*(?:from|import) {top}\b", re.MULTILINE)
+    assert not [str(module) for module in modules() if imports.search(module.read_text(encoding="utf-8"))]
+
+
 def test_no_circle_within_a_floor() -> None:
     edges = {unit: set[str]() for unit in FLOOR_OF}
     for module in modules():
@@ -174,7 +180,11 @@ def test_constraints_pin_every_requirement() -> None:
 
 def test_nothing_is_left_for_later() -> None:
     later = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
-    sources = [path for top in ("balancesim", "experiments", "tests") for path in (ROOT / top).rglob("*.*")]
+    sources = [
+        path
+        for top in ("balancesim", "experiments", "paper_checks", "tests")
+        for path in (ROOT / top).rglob("*.*")
+    ]
     written = [path for path in sources if path.suffix in {".py", ".toml", ".md"}]
     assert not [str(path) for path in written if later.search(path.read_text(encoding="utf-8"))]
 

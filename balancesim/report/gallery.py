@@ -63,7 +63,7 @@ EXHIBITS = (
             ),
             "token-stream": (
                 "source-06-tokenstream-olmoe-wikipedia-layer-7-statistics-not-logits",
-                "How regret grows on the OLMoE token stream: scores from recorded statistics, not router logits.",
+                "How regret grows on the OLMoE token stream (recorded statistics, not router logits).",
             ),
         },
     ),
@@ -73,7 +73,7 @@ EXHIBITS = (
         {
             "normal": (
                 "source-01-normal",
-                "Score lost against imbalance left on normal scores; rules that see their batch are set apart.",
+                "Score lost against imbalance left, normal scores; rules that see their batch are set apart.",
             ),
             "recovery": (
                 "recovery-06-drifting-switch-at-1000",
@@ -87,7 +87,7 @@ EXHIBITS = (
         {
             "pareto-1": (
                 "source-05-pareto-index-1",
-                "Growth of phi-balancing's regret on its own objective, Pareto index 1; a logarithm ends at 2.",
+                "Growth of phi-balancing's regret on its own objective, Pareto 1; a logarithm ends at 2.",
             ),
         },
     ),
@@ -99,8 +99,8 @@ def index(pictures: Sequence[Picture]) -> str:
     lines = [
         "# Figures",
         "",
-        "Remade from seeds by `balancesim figures` (or `make figures`), as SVG and PNG: the same bytes on the same",
-        "machine. The command below a figure remakes it alone. This page is written by the same command.",
+        "Remade from seeds by `balancesim figures` (or `make figures`), as SVG and PNG, with the same bytes",
+        "on the same machine. The command below a figure remakes it alone; this page is written with it.",
     ]
     for picture in pictures:
         name = picture.name

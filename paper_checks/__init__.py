@@ -1,0 +1,1 @@
+"""The papers' statements as checks: one module per paper, one function per statement."""
