@@ -60,6 +60,7 @@ def kernel(program: Program, name: str, *, cooperative: bool = False) -> Any:
     By NVRTC itself: CuPy's own compilation flushes denormals to zero, which changes bits.
     """
     module = cupy()
+    module.cuda.runtime.free(0)  # a thread that has not met the card yet has no context to load into
     path = _machine_code(program, f"sm_{module.cuda.Device().compute_capability}")
     return module.RawModule(path=str(path), enable_cooperative_groups=cooperative).get_function(name)
 

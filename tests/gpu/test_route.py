@@ -25,7 +25,7 @@ def scores_of(kind, n_tokens, n_experts, k, dtype):
     elif kind == "denormal":
         scores = rng.integers(-40, 40, (n_tokens, n_experts)) * float(np.finfo(dtype).smallest_subnormal)
     elif kind == "extreme":
-        scores = rng.standard_normal((n_tokens, n_experts)) * float(np.finfo(dtype).max) * 1e-2
+        scores = rng.standard_normal((n_tokens, n_experts)) * (float(np.finfo(dtype).max) * 1e-2)
     else:
         scores = rng.standard_normal((n_tokens, n_experts))
     return scores.astype(dtype)

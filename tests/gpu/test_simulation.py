@@ -1,10 +1,13 @@
 """Draws and simulations on the card against the Numba kernels': equal bits, for every built-in source."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 import balancesim as bs
 from balancesim import balancers, sources
+from balancesim.kernels_cupy import device
 from balancesim.kernels_cupy.scores import DeviceModel, draw_and_route, draw_batch
 
 E = 64
@@ -74,6 +77,14 @@ def test_any_number_of_tokens_and_rules(n_tokens, k, n_rules):
     for here, there in zip(found, expected, strict=True):
         assert (here.loads == there.loads).all()
         assert (here.bias == there.bias).all()
+
+
+def test_a_thread_that_has_not_met_the_card_runs_too():
+    device.kernel.cache_clear()
+    given = {"n_tokens": 64, "k": 2, "horizon": 20, "n_exact": 0, "backend": "cupy"}
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(lambda _: bs.simulate(RULES[0], SOURCES[0], **given), range(4)))
+    assert all((run.loads == runs[0].loads).all() for run in runs)
 
 
 def test_where_launches_are_cut_does_not_matter(monkeypatch):
