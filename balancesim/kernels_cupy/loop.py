@@ -233,11 +233,11 @@ def shared_bytes(
     n_bytes: int = (
         (32 + 2 * n_passes * shape.lanes) * row
         + model.extra_bytes(shape.tokens)
-        + 8 * n_rules * (n_experts + 1)
+        + 8 * n_rules * (n_experts + 6)
         + 8 * 64 * n_passes
         + 8 * n_owned * (_NUMBERS + n_experts)
         + size * n_base * shape.tokens * shape.ranks
-        + 4 * (2 * n_rules + shape.tokens)
+        + 4 * (4 * n_rules + shape.tokens)
     )
     return n_bytes
 

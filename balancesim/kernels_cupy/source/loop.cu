@@ -89,9 +89,9 @@ __device__ __noinline__ void centre(double* price, int n, double radius) {
     if (largest > radius) project(price, n, radius);
 }
 
-// Whether a rule's price is centred after each step, and projected where it is bounded.
-__device__ __forceinline__ bool is_projected(const Loop& loop, int s) {
-    return loop.parameters[5 * s + 3] != 0.0 || loop.parameters[5 * s + 4] <= 1.7976931348623157e308;
+// Whether a price is centred after each step, and projected where it is bounded.
+__device__ __forceinline__ bool is_projected(const double* parameters) {
+    return parameters[3] != 0.0 || parameters[4] <= 1.7976931348623157e308;
 }
 
 struct Shared {
@@ -106,7 +106,10 @@ struct Shared {
     double* numbers; // (owned, N_NUMBERS)
     i32* is_closed;  // (S,) whether a rule had stopped before the step whose books are to be kept
     i32* is_lost;    // (S,) whether a price became too large: the rule has stopped
+    i32* moves;      // (S,) whether the price does
+    i32* against;    // (S,) a comparator, or -1
     double* size;    // (S,) of the step to come
+    double* parameters;  // (S, 5)
     i32* is_wide;    // (TOKENS,)
 
     // Doubles and pointers first; every part but the last two is a multiple of 8 bytes.
@@ -122,13 +125,16 @@ struct Shared {
         after += extra_bytes(model);
         price = reinterpret_cast<double*>(after);
         size = price + n_rules * n_experts;
-        sums = size + n_rules;
+        parameters = size + n_rules;
+        sums = parameters + 5 * n_rules;
         numbers = sums + n_passes * 64;
         window = reinterpret_cast<i64*>(numbers + n_owned * N_NUMBERS);
         base = reinterpret_cast<REAL*>(window + n_owned * n_experts);
         is_closed = reinterpret_cast<i32*>(base + n_base * TOKENS * RANKS);
         is_lost = is_closed + n_rules;
-        is_wide = is_lost + n_rules;
+        moves = is_lost + n_rules;
+        against = moves + n_rules;
+        is_wide = against + n_rules;
     }
 };
 
@@ -214,6 +220,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
     }
     for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
         shared.is_closed[s] = shared.is_lost[s] = loop.stopped[s] != 0;
+        shared.moves[s] = loop.updates[s] != 0;
+        shared.against[s] = (i32)loop.against[s];
+        for (int i = 0; i < 5; ++i) shared.parameters[5 * s + i] = loop.parameters[5 * s + i];
     }
     for (int slot = 0, s = blockIdx.x; s < n_rules; ++slot, s += gridDim.x) {
         for (int e = thread; e < n_experts; e += BLOCK_THREADS) {
@@ -232,7 +241,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             shared.bias[turn * bias_size + (n_base + s) * LANES * STRIDE + bias_cell_of(e)] = (REAL)shared.price[i];
         }
     }
-    i64 record = 0;   // the next record of this launch
+    // Barriers empty the first-level cache: what every step needs is in shared memory or registers.
+    i64 record = 0;   // the next record of this launch, and its step
+    i64 next_record = loop.n_records > 0 ? loop.records[0] : 0;
     i64 booked = -1;  // the record that the step before made, for the books
     i64 step = first_step, tile = blockIdx.x;
     bool is_ended = false;  // whether all tiles of the step before are routed, and its update is due
@@ -249,7 +260,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             const i64 ended = step - 1;
             // While others arrive: the sizes of this update's steps.
             for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
-                const double* parameters = loop.parameters + 5 * s;
+                const double* parameters = shared.parameters + 5 * s;
                 double size = parameters[1];
                 if (parameters[0] == HARMONIC) size = size / ((double)ended + parameters[2]);
                 else if (parameters[0] == SQRT) size = size / sqrt((double)ended + parameters[2]);
@@ -267,8 +278,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             const i32* ended_loads = loop.loads + (ended % 3) * n_cells;
             const double n_all = (double)(n_experts * loop.n_tokens);
             for (int s = warp; s < n_rules; s += WARPS + 1) {
-                if (shared.is_lost[s] || loop.updates[s] == 0) continue;
-                const bool is_sign = loop.parameters[5 * s] == SIGN;
+                if (shared.is_lost[s] || !shared.moves[s]) continue;
+                const double* parameters = shared.parameters + 5 * s;
+                const bool is_sign = parameters[0] == SIGN;
                 const double size = shared.size[s];
                 bool is_fine = true;
                 for (int e = at.lane; e < n_experts; e += 32) {
@@ -280,7 +292,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
                     next_bias[s * LANES * STRIDE + bias_cell_of(e)] = (REAL)price;
                     is_fine &= fabs(price) <= loop.largest_price;
                 }
-                if (__any_sync(ALL, !is_fine) && at.lane == 0 && !is_projected(loop, s)) shared.is_lost[s] = 1;
+                if (__any_sync(ALL, !is_fine) && at.lane == 0 && !is_projected(parameters)) shared.is_lost[s] = 1;
             }
             for (int i = blockIdx.x * BLOCK_THREADS + thread; i < n_cells; i += gridDim.x * BLOCK_THREADS) {
                 loop.loads[(ended + 2) % 3 * n_cells + i] = 0;
@@ -288,16 +300,17 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             if (loop.has_projection) {
                 __syncthreads();
                 for (int s = thread; s < n_rules; s += BLOCK_THREADS) {
-                    if (shared.is_lost[s] || loop.updates[s] == 0 || !is_projected(loop, s)) continue;
+                    const double* parameters = shared.parameters + 5 * s;
+                    if (shared.is_lost[s] || !shared.moves[s] || !is_projected(parameters)) continue;
                     double* price = shared.price + s * n_experts;
-                    centre(price, n_experts, loop.parameters[5 * s + 4]);
+                    centre(price, n_experts, parameters[4]);
                     for (int e = 0; e < n_experts; ++e) {
                         next_bias[s * LANES * STRIDE + bias_cell_of(e)] = (REAL)price[e];
                         if (!(fabs(price[e]) <= loop.largest_price)) shared.is_lost[s] = 1;
                     }
                 }
             }
-            booked = record < loop.n_records && loop.records[record] == ended ? record : -1;
+            booked = next_record == ended ? record : -1;
             if (booked >= 0) {
                 // The sums so far.
                 for (int i = warp; i < 2 * n_passes; i += WARPS + 1) {
@@ -307,6 +320,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
                     }
                 }
                 ++record;
+                next_record = record < loop.n_records ? loop.records[record] : 0;
             }
             is_ended = false;
         }
@@ -349,7 +363,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) run_steps(
             if (pass == warp) __syncthreads();  // all base passes are in the first turn
             if (!is_on || !is_rule) continue;
             const int s = pass - n_base;
-            const int against = (int)loop.against[s];
+            const int against = shared.against[s];
             double* sums = shared.sums + pass * 64 + at.lane;
             const bool is_wide = shared.is_wide[at.token] && is_there;
             if (is_there && at.part == 0) {
