@@ -25,7 +25,7 @@ _BYTES = 1 << 31
 """Scores that rounds take turns in: many times the card's second-level cache."""
 
 _LAUNCHES = 8
-_FUSED = Shape(1 << 19, 64, 8)
+_FUSED = Shape(1 << 20, 64, 8)
 _LONG, _LONG_STEPS, _LONG_RULES = Shape(1024, 64, 8), 1_000_000, 16
 
 # Operations a score: of integers, comparisons, minima and maxima, of which a multiprocessor does 64 a cycle;

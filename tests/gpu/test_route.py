@@ -25,7 +25,9 @@ def scores_of(kind, n_tokens, n_experts, k, dtype):
     elif kind == "denormal":
         scores = rng.integers(-40, 40, (n_tokens, n_experts)) * float(np.finfo(dtype).smallest_subnormal)
     elif kind == "extreme":
-        scores = rng.standard_normal((n_tokens, n_experts)) * (float(np.finfo(dtype).max) * 1e-2)
+        # Their sums, in float64, must not overflow.
+        part = 1e-2 if dtype == np.float32 else 1e-8
+        scores = rng.standard_normal((n_tokens, n_experts)) * (float(np.finfo(dtype).max) * part)
     else:
         scores = rng.standard_normal((n_tokens, n_experts))
     return scores.astype(dtype)

@@ -66,6 +66,8 @@ CUPY = SimpleNamespace(
     zeros=lambda *arguments: _array(np.zeros(*arguments)),
     # Poisoned: what is not written is seen.
     empty=lambda shape, dtype=np.float64: _array(np.full(shape, 113, dtype)),
+    asnumpy=np.array,
+    ascontiguousarray=lambda values: _array(np.ascontiguousarray(values)),
     __version__="stand-in",
 )
 
