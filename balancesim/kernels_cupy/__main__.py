@@ -1,11 +1,13 @@
 """``python -m balancesim.kernels_cupy``: compile every kind of kernel for cards that are not here."""
 
+import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from balancesim.errors import MissingDependencyError
 from balancesim.kernels_cupy.nvrtc import CompilationError, compile_program, version
-from balancesim.kernels_cupy.program import common_programs
+from balancesim.kernels_cupy.program import Program, common_programs
 
 ARCHITECTURES = ("sm_80", "sm_90")
 
@@ -17,19 +19,25 @@ def main() -> int:
     except MissingDependencyError as error:
         print(error, file=sys.stderr)
         return 3
-    n_failed = 0
-    programs = common_programs()
     start = time.perf_counter()
-    for architecture in ARCHITECTURES:
-        for name, given in programs:
-            try:
-                compile_program(given, architecture)
-            except CompilationError as error:
-                n_failed += 1
-                print(f"FAIL  {architecture}  {name}\n{error}", file=sys.stderr)
-    n_all = len(programs) * len(ARCHITECTURES)
-    print(f"{n_all - n_failed} of {n_all} programs compile, {time.perf_counter() - start:.0f} s")
-    return 1 if n_failed else 0
+    jobs = [(arch, name, given) for arch in ARCHITECTURES for name, given in common_programs()]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        failures = [text for text in pool.map(_failure, jobs) if text]
+    for text in failures:
+        print(text, file=sys.stderr)
+    n_good = len(jobs) - len(failures)
+    print(f"{n_good} of {len(jobs)} programs compile, {time.perf_counter() - start:.0f} s")
+    return 1 if failures else 0
+
+
+def _failure(job: tuple[str, str, Program]) -> str:
+    """What NVRTC says against a program; empty where it compiles."""
+    architecture, name, given = job
+    try:
+        compile_program(given, architecture)
+    except CompilationError as error:
+        return f"FAIL  {architecture}  {name}\n{error}"
+    return ""
 
 
 if __name__ == "__main__":

@@ -162,27 +162,28 @@ def spread_layout(n_experts: int, k: int, n_tokens: int, n_blocks: int) -> Layou
 
 
 def common_programs() -> Sequence[tuple[str, Program]]:
-    """Return a program of every kind, named: what a machine without a card compiles to know that it compiles.
+    """Return programs of every kind, named: what a machine without a card compiles to know that they compile.
 
     Returns
     -------
     sequence of (str, Program)
-        Every K's ranks, both types, every family of noise, transform and way of finding rows.
+        Every number of ranks, both types, every family of noise, transform and way of finding rows.
     """
     found: list[tuple[str, Program]] = []
-    for real in ("float", "double"):
-        for n_experts, k in ((64, 1), (64, 2), (64, 4), (64, 8), (128, 16), (1000, 8)):
-            for choice, vector in ((0, 1), (1, 0)):
-                macros = {**layout(n_experts, k).macros(), "WARPS": 4, "VECTOR": vector, "CHOICE": choice}
-                found.append((f"route {real} E={n_experts} K={k}", program("route", real, **macros)))
-        found.append((f"route any {real}", program("any", real, WARPS=4, SHARED=1)))
-        for family in range(10):
-            rows, factors = (family + 1) % 3, family % 2
-            model = {"FAMILY": family, "TRANSFORM": family % 3, "ROWS": rows, "FACTORS": factors}
-            macros = {**layout(64, 8).macros(), **model, "WARPS": 4}
-            found.append((f"draw {real} family {family}", program("draw", real, **macros)))
-        for k in (1, 2, 8, 16):
-            model = {"FAMILY": 2, "TRANSFORM": k % 3, "ROWS": k % 2, "FACTORS": k % 2}
-            macros = {**layout(64, k, 4).macros(), **model, "WARPS": 17, "BLOCK_THREADS": 32 * 18}
-            found.append((f"loop {real} K={k}", program("loop", real, **macros)))
+    routes = (("float", 64, 1, 1), ("float", 61, 2, 0), ("float", 64, 8, 1), ("float", 128, 16, 1),
+              ("double", 64, 4, 1), ("double", 1000, 8, 0))  # fmt: skip
+    for real, n_experts, k, vector in routes:
+        macros = {**layout(n_experts, k).macros(), "WARPS": 4, "VECTOR": vector, "CHOICE": 1 - vector}
+        found.append((f"route {real} E={n_experts} K={k}", program("route", real, **macros)))
+    found += [(f"route any {real}", program("any", real, WARPS=4, SHARED=1)) for real in ("float", "double")]
+    draws = [("float", family) for family in range(10)] + [("double", family) for family in (0, 2, 6, 9)]
+    for real, family in draws:
+        rows, factors = (family + 1) % 3, family % 2
+        model = {"FAMILY": family, "TRANSFORM": family % 3, "ROWS": rows, "FACTORS": factors}
+        macros = {**layout(64, 8).macros(), **model, "WARPS": 4}
+        found.append((f"draw {real} family {family}", program("draw", real, **macros)))
+    for real, k, family, rows in (("float", 8, 2, 0), ("double", 2, 0, 1)):
+        model = {"FAMILY": family, "TRANSFORM": 0, "ROWS": rows, "FACTORS": rows}
+        macros = {**layout(64, k, 4).macros(), **model, "WARPS": 18, "BLOCK_THREADS": 32 * 19}
+        found.append((f"loop {real} K={k}", program("loop", real, **macros)))
     return found

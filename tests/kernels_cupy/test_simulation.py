@@ -46,7 +46,7 @@ def assert_same(found, expected):
         (sources.Normal(n_experts=16, seed=1, offsets=tuple(np.linspace(-1, 1, 16))), 50, 4, 40),
         (sources.Pareto(n_experts=21, seed=2, tail_index=0.2), 33, 2, 12),
         (sources.Drifting(n_experts=9, seed=3, transform="softmax"), 130, 1, 9),
-        (sources.Clustered(n_experts=12, seed=4, n_clusters=5), 20, 3, 9),
+        pytest.param(sources.Clustered(n_experts=12, seed=4, n_clusters=5), 20, 3, 9, marks=pytest.mark.deep),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
