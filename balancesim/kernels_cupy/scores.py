@@ -30,10 +30,20 @@ class DeviceModel:
         The model.
     dtype : dtype
         What scores are drawn in.
+
+    Raises
+    ------
+    InputError
+        If the model's table takes more than half of the card's free memory.
     """
 
     def __init__(self, model: ScoreModel, dtype: Any) -> None:
         cupy = device.cupy()
+        if model.table.nbytes > device.free_bytes() // 2:
+            raise InputError(
+                f"`source` is a table of {model.table.nbytes / 2**30:.1f} GiB, more than half of the card's "
+                'free memory; use backend "numba"'
+            )
         self.model = model
         self.dtype = np.dtype(dtype)
         self.real = "float" if self.dtype.itemsize == 4 else "double"
