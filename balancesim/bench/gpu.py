@@ -34,7 +34,7 @@ _LONG, _LONG_STEPS, _LONG_RULES = Shape(1024, 64, 8), 1_000_000, 16
 # a bias to each and compares it. Drawing standard normals takes Philox (20 products and 20 xors for four
 # words), and for two scores a logarithm, a root, a sine and a cosine: 97 operations, of which a correctly
 # rounded division and a root are 10 each.
-_ROUTE_HALF, _ROUTE_ALL = 70 / 8 + 1, 70 / 8 + 3
+_ROUTE_HALF, _ROUTE_ALL = 70 / 8 + 1, 70 / 8 + 2
 _DRAW_HALF, _DRAW_ALL = 15.0, 59.0
 _HALF_LANES, _ALL_LANES = 64, 128
 

@@ -92,10 +92,12 @@ BOTH(double, 64)
 
 
 @cache
-def library():
-    """Compile and load; no multiply-add may be fused, as on the card."""
+def library(replaced="", by=""):
+    """Compile and load, with some text replaced; no multiply-add may be fused, as on the card."""
     folder = Path(mkdtemp(prefix="balancesim-host-"))
     text = constants() + source_text("arithmetic.cuh") + source_text("largest.cuh") + _CALLS
+    assert replaced in text
+    text = text.replace(replaced, by) if replaced else text
     source, target = folder / "host.cpp", folder / "host.so"
     source.write_text(text, encoding="utf-8")
     command = [
@@ -114,10 +116,10 @@ def suffix(dtype):
     return 8 * np.dtype(dtype).itemsize
 
 
-def noise(family, dtype, shape, n_experts, parameter, keys, step, token):
-    """Standard noise, (T, E), by the card's text."""
+def noise(family, dtype, shape, n_experts, parameter, keys, step, token, *change):
+    """Standard noise, (T, E), by the card's text, or by a changed one."""
     made = np.full((shape, n_experts), np.nan, dtype)
-    call = getattr(library(), f"fill{suffix(dtype)}")
+    call = getattr(library(*change), f"fill{suffix(dtype)}")
     call(
         family, ctypes.c_longlong(shape), ctypes.c_longlong(n_experts), ctypes.c_double(parameter),
         ctypes.c_uint(int(keys[0])), ctypes.c_uint(int(keys[1])), ctypes.c_ulonglong(step),

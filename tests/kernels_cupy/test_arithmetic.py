@@ -64,6 +64,16 @@ def test_noise_has_the_same_bits(source, dtype):
         assert (found == expected).all()
 
 
+def test_a_last_bit_is_noticed():
+    model = FAMILIES[4].kernel_model()
+    expected = drawn(model, np.float32, 0, 2000)
+    change = ("        y = C::a11 * z;\n", "        y = C::a11 * z * R(1.25);\n")
+    found = host.noise(model.family, np.float32, 2000, 13, 1.0, (model.key0, model.key1), 0, 0, *change)
+    apart = np.abs(found.view(np.int32) - expected.view(np.int32))
+    assert 0 < apart.max() < 100
+    assert (apart > 0).any()
+
+
 def test_another_step_or_key_gives_other_bits():
     model = FAMILIES[1].kernel_model()
     keys = (model.key0, model.key1)
