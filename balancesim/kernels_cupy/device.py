@@ -12,6 +12,9 @@ from typing import Any
 from balancesim.errors import InputError, MissingDependencyError
 from balancesim.kernels_cupy.program import Program
 
+_LEAST_CAPABILITY = 80
+"""Of copies that bypass registers, and of sums over a warp by one instruction."""
+
 WAY_OUT = "pip install 'balancesim[cuda12]' or 'balancesim[cuda13]', by the driver's CUDA version"
 
 
@@ -58,10 +61,21 @@ def kernel(program: Program, name: str, *, cooperative: bool = False) -> Any:
     """Compile a kernel, once a process and card, or find its machine code in CuPy's cache on disk.
 
     By NVRTC itself: CuPy's own compilation flushes denormals to zero, which changes bits.
+
+    Raises
+    ------
+    InputError
+        If the card is too old.
     """
     module = cupy()
     module.cuda.runtime.free(0)  # a thread that has not met the card yet has no context to load into
-    path = _machine_code(program, f"sm_{module.cuda.Device().compute_capability}")
+    capability = str(module.cuda.Device().compute_capability)
+    if int(capability) < _LEAST_CAPABILITY:
+        raise InputError(
+            f'`backend` "cupy" needs a card of compute capability 8.0 or later, got {capability}; '
+            'use backend "numba"'
+        )
+    path = _machine_code(program, f"sm_{capability}")
     return module.RawModule(path=str(path), enable_cooperative_groups=cooperative).get_function(name)
 
 

@@ -130,6 +130,13 @@ def _kernel(program, name, *, cooperative=False):
     return Kernel(program, name)
 
 
+def forget():
+    """Compile anew what is asked for next."""
+    route.route_kernel.cache_clear()
+    _kernel.cache_clear()
+    _library.cache_clear()
+
+
 def install(monkeypatch):
     """Put the stand-in in CuPy's place."""
     route.route_kernel.cache_clear()

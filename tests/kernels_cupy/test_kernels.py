@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from balancesim import sources
+from balancesim.kernels_cupy import program
 from balancesim.kernels_cupy.route import NOT_FINITE, TOO_FEW, route_tokens
 from balancesim.kernels_cupy.scores import DeviceModel, draw_and_route, draw_batch
 from balancesim.routing import route, route_numpy
@@ -55,6 +56,20 @@ def test_routing_equals_the_reference(n_tokens, n_experts, k, dtype, experts):
         assert (found.experts == chosen).all()
     on_card = route_tokens(card.asarray(scores), bias, k, experts=experts)
     assert (on_card.loads == loads).all()
+
+
+def test_a_kernel_that_breaks_ties_wrongly_is_caught(monkeypatch):
+    good = program.Program.source
+    right, wrong = "return biased == threshold && room-- > 0;", "return biased == threshold;"
+    assert right in program.program("route", "float").source()
+    monkeypatch.setattr(program.Program, "source", lambda self: good(self).replace(right, wrong))
+    card.forget()
+    scores, bias = quarters(100, 16)
+    scores[:] = np.where(np.isinf(scores), 0.0, scores)
+    loads, _, _ = route_numpy(scores, bias, 3, False)
+    assert (route_tokens(scores, bias, 3, experts=False).loads != loads).any()
+    monkeypatch.undo()
+    card.forget()
 
 
 def test_what_cannot_be_routed_is_flagged():
