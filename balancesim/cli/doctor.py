@@ -143,7 +143,7 @@ def _gpu() -> str:
     try:
         cupy = device.cupy()
     except MissingDependencyError as error:
-        raise CheckError(str(error).partition(":")[0]) from error
+        raise CheckError(str(error)) from error
     runtime = cupy.cuda.runtime
     found = runtime.getDeviceProperties(cupy.cuda.Device().id)
     free, total = runtime.memGetInfo()
