@@ -5,6 +5,7 @@ VENV ?= .venv
 OUT ?= out/regret-sweep
 ARGS ?=
 TEST_JOBS ?= 2
+CUDA ?= 13
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -12,10 +13,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt -e
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-deep check figures bench lint clean
+.PHONY: help run test test-deep test-gpu gpu-compile check figures bench lint clean
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.core  ## the regret sweep: table on the terminal, figures and Parquet under OUT (resumes)
 	$(BIN)/balancesim run regret-sweep --out $(OUT) $(ARGS)
@@ -27,6 +28,12 @@ test: $(VENV)/.test  ## the test suite, then the kernels once more without the J
 
 test-deep: $(VENV)/.test  ## the minutes-long statistical tests, and the properties with 10,000 examples each
 	$(BIN)/python -m pytest -m deep $(ARGS)
+
+test-gpu: $(VENV)/.gpu  ## the tests that need a CUDA card (CUDA=12 or 13, the driver's version)
+	$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
+
+gpu-compile: $(VENV)/.nvrtc  ## compile every kernel for sm_80 and sm_90; needs no card and no driver
+	$(BIN)/python -m balancesim.kernels_cupy
 
 check: $(VENV)/.core  ## the statements of the papers, each with its negative controls (minutes; resumes)
 	$(BIN)/balancesim check $(ARGS)
@@ -59,6 +66,14 @@ $(VENV)/.core: $(VENV)/.python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 	$(PIP_INSTALL) '.[test]'
+	@touch $@ $(VENV)/.core
+
+$(VENV)/.gpu: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP_INSTALL) '.[test,cuda$(CUDA)]'
+	@touch $@ $(VENV)/.test $(VENV)/.core
+
+$(VENV)/.nvrtc: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP_INSTALL) '.[nvrtc]'
 	@touch $@ $(VENV)/.core
 
 $(VENV)/.bench: $(VENV)/.python pyproject.toml constraints.txt

@@ -100,13 +100,18 @@ def checked_scores(scores: ArrayLike, bias: ArrayLike | None, k: int) -> tuple[F
         array = np.asarray(scores)
     except ValueError:
         raise InputError("`scores` must be one (T, E) array, got rows of different lengths") from None
-    if array.dtype not in (np.float32, np.float64):
-        raise InputError(f"`scores` must be float32 or float64, got {array.dtype}; convert them first")
-    if array.ndim != 2 or array.shape[0] == 0:
-        raise InputError(f"`scores` must be (T, E) with at least one token, got shape {array.shape}")
-    check_sizes(array.shape[1], k)
-    array = np.ascontiguousarray(array)
-    return array, as_prices(bias, array.shape[1], array.dtype)
+    prices = checked_bias(array, bias, k)
+    return np.ascontiguousarray(array), prices
+
+
+def checked_bias(scores: Any, bias: ArrayLike | None, k: int) -> FloatArray:
+    """Validate an array of scores, its values apart, and return the bias in its dtype."""
+    if scores.dtype not in (np.float32, np.float64):
+        raise InputError(f"`scores` must be float32 or float64, got {scores.dtype}; convert them first")
+    if scores.ndim != 2 or scores.shape[0] == 0:
+        raise InputError(f"`scores` must be (T, E) with at least one token, got shape {scores.shape}")
+    check_sizes(scores.shape[1], k)
+    return as_prices(bias, scores.shape[1], scores.dtype)
 
 
 def as_prices(bias: ArrayLike | None, n_experts: int, dtype: np.dtype[Any]) -> FloatArray:

@@ -4,7 +4,8 @@
 reference; the Numba backend gives the same choices, and is the default.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +16,7 @@ from balancesim.batches import (
     as_prices,
     check_groups,
     check_masks,
+    checked_bias,
     checked_scores,
     in_parts,
     padded,
@@ -25,7 +27,7 @@ from balancesim.kernels.model import LANES
 from balancesim.problem import balanced_load, cheapest_loads, check_sizes, load_limits
 from balancesim.types import FloatArray, IntArray
 
-BACKENDS = ("numba", "numpy")
+BACKENDS = ("cupy", "numba", "numpy")
 
 
 class Routing(NamedTuple):
@@ -56,7 +58,7 @@ def route(
     k: int,
     groups: GroupLimit | None = None,
     experts: bool = False,
-    backend: Literal["numba", "numpy"] | None = None,
+    backend: Literal["cupy", "numba", "numpy"] | None = None,
 ) -> Routing:
     """Send each token to the K experts with the largest biased scores, of all or of its best groups.
 
@@ -74,8 +76,10 @@ def route(
         and `dual_value` bounds it without being attained.
     experts : bool, optional
         Whether to return the choice itself.
-    backend : {"numba", "numpy"}, optional
-        "numba" (default), or "numpy", the reference, for arrays.
+    backend : {"cupy", "numba", "numpy"}, optional
+        "numba" (default); "numpy", the reference; or "cupy", a CUDA card, which also takes scores that lie on
+        it (CuPy's, PyTorch's) and is then the default. Groups are limited by the other two only, and scores
+        that are `blocked` are routed by "numba" only.
 
     Returns
     -------
@@ -86,34 +90,62 @@ def route(
     Raises
     ------
     InputError
-        If shapes, dtypes or k are wrong, a score is NaN or plus infinity, a token has fewer than K experts
-        that are not masked, in its best groups where these are limited, or groups are limited of scores that
-        are `blocked`.
+        If shapes, dtypes or k are wrong, a score is NaN or plus infinity, or a token has fewer than K
+        experts that are not masked, in its best groups where these are limited; or if the backend does not
+        limit groups or take blocked scores.
+    MissingDependencyError
+        If the backend is "cupy" and there is no CuPy or no card.
 
     Notes
     -----
     Costs one pass over the scores. Loads and choices are exact; sums are float64 sums of the biased scores as
-    rounded to the scores' dtype, the same for any number of threads.
+    rounded to the scores' dtype, the same for any number of threads. The card adds in another order: its sum
+    of n numbers x differs by at most 2 n 2**-53 sum |x|. Batches larger than its memory are streamed; where
+    the scores lie on the card, so do the experts.
     """
-    name = "numba" if backend is None else backend
     if isinstance(scores, BlockedScores):
-        if groups is not None or name != "numba":
-            raise InputError(
-                "`scores` must be an array for groups and for backend='numpy', not BlockedScores"
-            )
-        prices = as_prices(bias, scores.n_experts, scores.dtype)
+        if groups is not None:
+            raise InputError("`scores` must be an array where `groups` are limited, got BlockedScores")
+        prices = _blocked_prices(scores, bias, backend)
         loads, value, chosen = route_blocked(scores, prices, k, experts)
-        return Routing(loads, value, value - float(loads @ prices.astype(np.float64)), chosen)
-    array, prices = checked_scores(scores, bias, k)
-    if groups is not None:
-        check_groups(groups, array.shape[1], k)
-    if name == "numba":
-        loads, value, chosen = route_numba(array, prices, k, experts, groups)
-    elif name == "numpy":
-        loads, value, chosen = route_numpy(array, prices, k, experts, groups)
     else:
-        raise InputError(unknown_name("backend", name, BACKENDS))
+        array, prices, name = _prepared(scores, bias, k, backend)
+        if groups is not None:
+            check_groups(groups, array.shape[1], k)
+        loads, value, chosen = _by(name)(array, prices, k, experts, groups)
     return Routing(loads, value, value - float(loads @ prices.astype(np.float64)), chosen)
+
+
+def _prepared(
+    scores: ArrayLike, bias: ArrayLike | None, k: int, backend: str | None
+) -> tuple[Any, FloatArray, str]:
+    """Validate all but the scores' values; return them, the bias in their dtype, and the backend's name."""
+    on_card = hasattr(scores, "__cuda_array_interface__")
+    name = backend or ("cupy" if on_card else "numba")
+    if name not in BACKENDS:
+        raise InputError(unknown_name("backend", name, BACKENDS))
+    if not on_card:
+        return *checked_scores(scores, bias, k), name
+    if name != "cupy":
+        raise InputError(
+            f'`scores` lie on a card, and `backend` is "{name}"; use "cupy", or copy them to the host first'
+        )
+    from balancesim.kernels_cupy.route import contiguous
+
+    array = contiguous(scores)
+    return array, checked_bias(array, bias, k), name
+
+
+def _blocked_prices(scores: BlockedScores, bias: ArrayLike | None, backend: str | None) -> FloatArray:
+    """Validate the bias, and that the backend takes tiles."""
+    if backend not in (None, "numba"):
+        raise InputError(f'`backend` must be "numba" for BlockedScores, got {backend!r}')
+    return as_prices(bias, scores.n_experts, scores.dtype)
+
+
+def _by(name: str) -> Callable[..., tuple[IntArray, float, Any]]:
+    """The function that routes by a backend."""
+    return {"cupy": route_cupy, "numba": route_numba, "numpy": route_numpy}[name]
 
 
 def dual_value(
@@ -122,6 +154,7 @@ def dual_value(
     *,
     k: int,
     capacity: Literal["integral"] | ArrayLike | None = None,
+    backend: Literal["cupy", "numba", "numpy"] | None = None,
 ) -> float:
     """The dual function D(p) of the balanced assignment problem (docs/theory.md).
 
@@ -136,6 +169,8 @@ def dual_value(
     capacity : None, "integral", (E,) or (E, 2) array_like of int, optional
         None: every load is L = T K / E, which may be fractional. "integral": every load is the floor or the
         ceiling of L (D_int). (E,): the load of each expert; they sum to T K. (E, 2): least and largest load.
+    backend : {"cupy", "numba", "numpy"}, optional
+        As in `route`.
 
     Returns
     -------
@@ -149,12 +184,12 @@ def dual_value(
     """
     if isinstance(scores, BlockedScores):
         n_tokens, n_experts = scores.shape
-        prices = as_prices(bias, n_experts, scores.dtype)
+        prices = _blocked_prices(scores, bias, backend)
         _, value, _ = route_blocked(scores, prices, k, experts=False)
     else:
-        array, prices = checked_scores(scores, bias, k)
+        array, prices, name = _prepared(scores, bias, k, backend)
         n_tokens, n_experts = array.shape
-        _, value, _ = route_numba(array, prices, k, experts=False)
+        _, value, _ = _by(name)(array, prices, k, experts=False)
     exact = prices.astype(np.float64)
     if capacity is None:
         return value - balanced_load(n_tokens, n_experts, k) * float(exact.sum())
@@ -218,6 +253,20 @@ def route_blocked(
 
     loads: IntArray = np.sum(in_parts(route_part, scores.shape), axis=0)
     return loads, float(values.sum()), chosen if experts else None
+
+
+def route_cupy(
+    scores: Any, bias: FloatArray, k: int, experts: bool, groups: GroupLimit | None = None
+) -> tuple[IntArray, float, Any]:
+    """Route on a CUDA card: loads, value, experts where the scores are. Scores are checked on the way."""
+    if groups is not None:
+        raise InputError('`groups` are limited by the backends "numba" and "numpy" only, got "cupy"')
+    from balancesim.kernels_cupy.route import route_tokens
+
+    found = route_tokens(scores, bias, k, experts=experts)
+    if found.flags:
+        check_masks(scores if isinstance(scores, np.ndarray) else scores.get(), k)
+    return found.loads, found.value, found.experts
 
 
 def route_numpy(

@@ -11,7 +11,7 @@ from balancesim.assignments import at_step
 from balancesim.balancers import AlfLB, BatchRule, Delayed, PenaltyRule, PriceRule, Rule
 from balancesim.batches import as_bias, check_groups
 from balancesim.driver import Driver
-from balancesim.errors import InputError
+from balancesim.errors import InputError, unknown_name
 from balancesim.feed import available_steps
 from balancesim.groups import GroupLimit
 from balancesim.hindsight import best_fixed_bias
@@ -35,6 +35,7 @@ def simulate(
     groups: GroupLimit | None = ...,
     n_records: int = ...,
     n_exact: int = ...,
+    backend: Literal["numba", "cupy"] | None = ...,
     progress: Callable[[int], None] | None = ...,
 ) -> Run: ...
 
@@ -52,6 +53,7 @@ def simulate(
     groups: GroupLimit | None = ...,
     n_records: int = ...,
     n_exact: int = ...,
+    backend: Literal["numba", "cupy"] | None = ...,
     progress: Callable[[int], None] | None = ...,
 ) -> list[Run]: ...
 
@@ -68,6 +70,7 @@ def simulate(
     groups: GroupLimit | None = None,
     n_records: int = 64,
     n_exact: int = 8,
+    backend: Literal["numba", "cupy"] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Run | list[Run]:
     """Run one rule, or several on shared draws, for ``horizon`` batches.
@@ -104,6 +107,9 @@ def simulate(
     n_exact : int, optional
         Of the last so many records, the batch that follows is also solved exactly, and what the rule makes of
         it held against that optimum; 0 leaves this out.
+    backend : {"numba", "cupy"}, optional
+        "numba" (default), or "cupy": steps run on a CUDA card, for ALF-LB and no balancing. Loads, choices
+        and biases have the same bits on both; sums of scores differ in their last digits (docs/gpu.md).
     progress : callable, optional
         Called now and then with the number of steps done.
 
@@ -115,8 +121,10 @@ def simulate(
     Raises
     ------
     InputError
-        If an argument breaks its rule, a step size is "auto" where no modulus is known, or a rule written in
-        Python returns what is no bias or no assignment.
+        If an argument breaks its rule, a step size is "auto" where no modulus is known, a rule written in
+        Python returns what is no bias or no assignment, or the backend does not run a rule.
+    MissingDependencyError
+        If the backend is "cupy" and there is no CuPy or no card.
 
     Notes
     -----
@@ -135,13 +143,27 @@ def simulate(
         raise InputError(f"`n_tokens` = {n_tokens} is more than the recording holds; use smaller batches")
     if groups is not None and groups.n_chosen == groups.n_groups:
         groups = None
+    make_driver = _driver(backend, rules, groups, source.n_experts)
     has_regret = [groups is None and not (isinstance(one, PriceRule) and one.threshold) for one in rules]
     comparators, start = _find_comparators(comparator, rules, has_regret, source, n_tokens, k, n_steps)
-    driver = Driver(
+    driver = make_driver(
         rules, source, comparators, n_tokens, k, horizon, n_steps, n_records, n_exact, groups, start
     )
     runs = driver.run(progress)
     return runs[0] if isinstance(rule, Rule) else runs
+
+
+def _driver(backend: Any, rules: list[Rule], groups: GroupLimit | None, n_experts: int) -> type[Driver]:
+    """Return what drives the run; refuse at once what the backend does not run, or a missing backend."""
+    if backend is None or backend == "numba":
+        return Driver
+    if backend != "cupy":
+        raise InputError(unknown_name("backend", str(backend), ("numba", "cupy")))
+    from balancesim.driver_cupy import CardDriver, check_rules, require
+
+    check_rules(rules, groups, n_experts)
+    require()
+    return CardDriver
 
 
 def _listed(rules: Any) -> list[Rule]:

@@ -22,10 +22,21 @@ PACKAGE = ROOT / "balancesim"
 # A unit may import from its own floor or one below; units of one floor may not import each other in a circle.
 FLOORS = (
     ("errors", "numbers", "plugins", "rng", "types"),
-    ("groups", "kernels", "problem"),
+    ("groups", "kernels", "kernels_cupy", "problem"),
     ("batches", "potentials", "routing"),
     ("balancers", "exact", "penalised", "sources"),
-    ("assignments", "driver", "feed", "hindsight", "oracle", "router", "runs", "simulation", "theory"),
+    (
+        "assignments",
+        "driver",
+        "driver_cupy",
+        "feed",
+        "hindsight",
+        "oracle",
+        "router",
+        "runs",
+        "simulation",
+        "theory",
+    ),
     ("checks", "sweep", "report", "bench"),
     ("cli", "__main__"),
 )

@@ -127,9 +127,9 @@ def test_what_blocked_scores_cannot_do():
         bs.route(tiles, k=4)
     with pytest.raises(InputError, match="`bias` must have one entry per expert"):
         bs.route(tiles, np.zeros(5), k=1)
-    with pytest.raises(InputError, match="must be an array for groups"):
+    with pytest.raises(InputError, match="must be an array where `groups` are limited"):
         bs.route(tiles, k=1, groups=bs.GroupLimit(2, 1))
-    with pytest.raises(InputError, match="must be an array for groups and for backend='numpy'"):
+    with pytest.raises(InputError, match='`backend` must be "numba" for BlockedScores'):
         bs.route(tiles, k=1, backend="numpy")
     with pytest.raises(InputError, match="nan at token 0, expert 1"):
         bs.blocked(np.array([[0.0, np.nan]]))

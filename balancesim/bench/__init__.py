@@ -28,6 +28,7 @@ AREAS = {
     "online": Area("balancesim.bench.online", 30.0, "the online step against numpy's draw and route"),
     "sweep": Area("balancesim.bench.sweep", 60.0, "two workers of a sweep against one and two processes"),
     "scaling": Area("balancesim.bench.scaling", 60.0, "growth of time and memory with every size"),
+    "gpu": Area("balancesim.bench.gpu", 40.0, "routing and the simulation loop on a CUDA card"),
     "memory": Area("balancesim.bench.process", 30.0, "peak memory of a long run"),
     "startup": Area("balancesim.bench.process", 10.0, "the time that the command takes to start"),
 }

@@ -51,7 +51,7 @@ def bench_command(
     against: Path | None,
     quiet: bool,
 ) -> None:
-    """Measure AREAs: exact, routing, online, sweep, scaling, memory, startup; all of them by default.
+    """Measure AREAs: exact, routing, online, sweep, scaling, gpu, memory, startup; all of them by default.
 
     Rounds of ours and each peer's alternate after a warm-up; figures are medians, with intervals. A goal that
     is missed and a peer that is not installed are said in the table; neither makes the command fail.

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 _SOME_FAILED = 1
-_CUPY = "pip install cupy-cuda12x (or cupy-cuda13x, by the driver's CUDA version)"
+_FROM_PROCESSOR = "from the processor's; please report this"
 
 
 @click.command("doctor")
-@click.option("--gpu", is_flag=True, help="Also look for a CUDA device and the package that drives it.")
+@click.option("--gpu", is_flag=True, help="Also test the CUDA card and the package that drives it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def doctor_command(ctx: click.Context, gpu: bool, as_json: bool) -> None:
@@ -27,6 +27,7 @@ def doctor_command(ctx: click.Context, gpu: bool, as_json: bool) -> None:
     }
     if gpu:
         checks["gpu"] = _gpu
+        checks["gpu self-test"] = _gpu_self_test
     results = [(name, *_outcome(check)) for name, check in checks.items()]
     if as_json:
         print_json({name: {"ok": ok, "found": found} for name, ok, found in results})
@@ -34,7 +35,9 @@ def doctor_command(ctx: click.Context, gpu: bool, as_json: bool) -> None:
         for name, ok, found in results:
             click.echo(f"{'ok  ' if ok else 'FAIL'}  {name}: {found}")
     if gpu:
-        _require_cupy()
+        from balancesim.kernels_cupy.device import cupy
+
+        cupy()
     ctx.exit(0 if all(ok for _, ok, _ in results) else _SOME_FAILED)
 
 
@@ -131,24 +134,62 @@ def _routing() -> str:
 
 
 def _gpu() -> str:
-    from importlib import import_module
-
-    try:
-        cupy = import_module("cupy")
-    except ImportError as error:
-        raise CheckError("cupy is not installed") from error
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-        names = [cupy.cuda.runtime.getDeviceProperties(i)["name"].decode() for i in range(count)]
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise CheckError(f"cupy {cupy.__version__} finds no CUDA device: {error}") from error
-    return f"cupy {cupy.__version__}, {', '.join(names)}"
-
-
-def _require_cupy() -> None:
-    from importlib.util import find_spec
+    import time
 
     from balancesim.errors import MissingDependencyError
+    from balancesim.kernels_cupy import device
+    from balancesim.kernels_cupy.route import route_kernel
 
-    if find_spec("cupy") is None:
-        raise MissingDependencyError(f"the GPU needs cupy, which is not installed: {_CUPY}")
+    try:
+        cupy = device.cupy()
+    except MissingDependencyError as error:
+        raise CheckError(str(error)) from error
+    runtime = cupy.cuda.runtime
+    found = runtime.getDeviceProperties(cupy.cuda.Device().id)
+    free, total = runtime.memGetInfo()
+    start = time.perf_counter()
+    route_kernel(64, 8, 4)
+    return (
+        f"{found['name'].decode()}, {found['multiProcessorCount']} multiprocessors, "
+        f"{free / 2**30:.0f} of {total / 2**30:.0f} GiB free; cupy {cupy.__version__}, driver for CUDA "
+        f"{_cuda(runtime.driverGetVersion())}, NVRTC {'.'.join(map(str, cupy.cuda.nvrtc.getVersion()))}, "
+        f"a kernel compiles or is found compiled in {time.perf_counter() - start:.1f} s"
+    )
+
+
+def _cuda(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _gpu_self_test() -> str:
+    """Hold the card's scores and loads against the compiled kernels'."""
+    import numpy as np
+
+    import balancesim
+    from balancesim import balancers, sources
+    from balancesim.errors import MissingDependencyError
+    from balancesim.kernels_cupy.scores import draw_batch
+
+    offsets = np.linspace(-0.5, 0.5, 64).tolist()
+    tested = (
+        sources.Normal(n_experts=64, offsets=offsets),
+        sources.Gumbel(n_experts=64, transform="softmax"),
+        sources.Pareto(n_experts=64, tail_index=0.8),
+    )
+    try:
+        for source in tested:
+            scores = source.batch(3, 2000)
+            if not np.array_equal(draw_batch(source.kernel_model(), 3, 2000, source.dtype).get(), scores):
+                raise CheckError(f"scores of {source.describe()} differ {_FROM_PROCESSOR}")
+            loads = balancesim.route(scores, k=8, backend="cupy").loads
+            if not np.array_equal(loads, balancesim.route(scores, k=8).loads):
+                raise CheckError(f"loads of {source.describe()} differ {_FROM_PROCESSOR}")
+        rule = balancers.AlfLB(schedule="sign", step_size=0.01)
+        given: Any = {"n_tokens": 128, "k": 8, "horizon": 50, "n_exact": 0}
+        here = balancesim.simulate(rule, tested[0], backend="cupy", **given)
+        there = balancesim.simulate(rule, tested[0], **given)
+        if not (np.array_equal(here.loads, there.loads) and np.array_equal(here.bias, there.bias)):
+            raise CheckError(f"a simulation's loads or biases differ {_FROM_PROCESSOR}")
+    except MissingDependencyError as error:
+        raise CheckError("not run") from error
+    return f"scores, loads and a simulation equal the processor's, bit for bit ({len(tested)} sources)"

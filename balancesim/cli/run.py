@@ -42,6 +42,8 @@ class Request:
         Tasks at a time; by default one per core.
     executor : str
         How tasks are spread.
+    backend : str or None
+        ``--backend``.
     fresh, fail_fast, as_json, quiet : bool
         The flags.
     """
@@ -53,6 +55,7 @@ class Request:
     out: Path | None
     jobs: int | None
     executor: str
+    backend: str | None
     fresh: bool
     fail_fast: bool
     as_json: bool
@@ -67,6 +70,7 @@ class Request:
         words += ["--seeds", self.seeds] if self.seeds else []
         words += ["--jobs", str(self.jobs)] if self.jobs else []
         words += ["--executor", self.executor] if self.executor != DEFAULT_EXECUTOR else []
+        words += ["--backend", self.backend] if self.backend else []
         words += ["--out", str(self.out)] if self.out else []
         words += ["--fail-fast"] if self.fail_fast else []
         words += ["--json"] if self.as_json else []
@@ -98,6 +102,11 @@ class Request:
     show_default=True,
     help="How tasks are spread over cores; results do not depend on it.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(["numba", "cupy"]),
+    help="Where steps run: the processor, or a CUDA card, for ALF-LB; sets run.backend.  [default: numba]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The run directory.  [default: out/NAME]")
 @click.option("--fresh", is_flag=True, help="Remove what earlier runs left in the directory first.")
 @click.option("--dry-run", is_flag=True, help="List the cells and say how many are done; run nothing.")
@@ -119,6 +128,7 @@ def run_command(
     seeds: str | None,
     jobs: int | None,
     executor: str,
+    backend: str | None,
     out: Path | None,
     fresh: bool,
     dry_run: bool,
@@ -135,7 +145,7 @@ def run_command(
     from balancesim.sweep import RunDirectory
 
     request = Request(
-        name, config, overrides, seeds, out, jobs, executor, fresh, not keep_going, as_json, quiet
+        name, config, overrides, seeds, out, jobs, executor, backend, fresh, not keep_going, as_json, quiet
     )
     configuration, notes = _configure(request)
     check_report(configuration)
@@ -146,6 +156,10 @@ def run_command(
     if dry_run:
         _list_cells(run, configuration, request)
         return
+    if "cupy" in configuration.run["backend"]:
+        from balancesim.driver_cupy import require
+
+        require()
     try:
         ctx.exit(_execute(run, configuration, request))
     except KeyboardInterrupt:
@@ -163,6 +177,8 @@ def _configure(request: Request) -> "tuple[Configuration, tuple[str, ...]]":
     draft, notes = apply_overrides(load_draft(request.name, request.config), request.overrides)
     if request.seeds is not None:
         draft = replace(draft, run={**draft.run, "seeds": Setting(request.seeds, "--seeds")})
+    if request.backend is not None:
+        draft = replace(draft, run={**draft.run, "backend": Setting(request.backend, "--backend")})
     configuration = resolve(draft)
     slow = python_rules(configuration)
     if slow:

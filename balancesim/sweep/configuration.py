@@ -28,6 +28,7 @@ StepUnit = Literal["score", "inverse-modulus", "spread", "percent-of-spread", "d
 DEFAULT_STEP_UNIT: StepUnit = "score"
 Comparator = Literal["auto", "population", "hindsight", "rule", "none"]
 GroupScore = Literal["top2", "max"]
+Backend = Literal["numba", "cupy"]
 
 DEFAULT_REPORT = "regret"
 """The report of an experiment that names none; ``balancesim.report`` knows which there are."""
@@ -57,6 +58,7 @@ class RunParameters:
     n_groups: int = 0
     n_chosen_groups: int = 0
     group_score: GroupScore = "top2"
+    backend: Backend = "numba"
 
     def __post_init__(self) -> None:
         least_values = (
@@ -86,8 +88,13 @@ class RunParameters:
         return GroupLimit(self.n_groups, self.n_chosen_groups, self.group_score) if self.n_groups else None
 
     def deciding(self) -> dict[str, Any]:
-        """What decides a cell's numbers: keys of groups only where there is a limit."""
+        """What decides a cell's numbers: keys of groups only where there is a limit; the card, not Numba.
+
+        On a card loads have the same bits, sums of scores other last digits.
+        """
         chosen = asdict(self)
+        if self.backend == "numba":
+            del chosen["backend"]
         return chosen if self.n_groups else {key: chosen[key] for key in chosen if "group" not in key}
 
 
@@ -211,6 +218,7 @@ def resolve(draft: Draft) -> Configuration:
                 f"k is {group.run.k}"
             )
         _check_groups(group, n_experts, rules)
+        _check_backend(group, rules)
         for rule in rules:
             if rule.get("n_ranks", 1) > group.run.n_tokens:
                 raise ConfigurationError(
@@ -252,6 +260,28 @@ def _check_groups(group: Group, n_experts: int, rules: tuple[Parameters, ...]) -
             raise ConfigurationError(
                 f"n_groups makes tokens choose among few experts, and rule {rule['kind']} balances a choice "
                 "among all; leave it out, as with --set rule=NAME"
+            )
+
+
+def _check_backend(group: Group, rules: tuple[Parameters, ...]) -> None:
+    """Refuse what the card's loop does not run, before the first cell."""
+    if group.run.backend != "cupy":
+        return
+    if group.run.groups is not None:
+        raise ConfigurationError(
+            'backend = "cupy" has no limit on groups; leave n_groups out, or use "numba"'
+        )
+    for rule in rules:
+        cls = balancers.registry()[rule["kind"]]
+        if not issubclass(cls, balancers.AlfLB | balancers.NoBalance):
+            raise ConfigurationError(
+                f'backend = "cupy" runs ALF-LB and "none" only, and rule {rule["kind"]} is neither; '
+                'leave it out, as with --set rule=alf-lb, or use "numba"'
+            )
+        if any(rule.get(key, value) != value for key, value in NO_DELAYS.items()):
+            raise ConfigurationError(
+                f'backend = "cupy" updates a price once a batch, at once; rule {rule["kind"]} has '
+                f'{", ".join(NO_DELAYS)} of its own: leave them out, or use "numba"'
             )
 
 

@@ -105,6 +105,7 @@ def _simulate(assignment: Assignment, progress: Callable[[float], None]) -> "Seq
         n_exact=parameters.n_exact,
         comparator=parameters.comparator,
         groups=parameters.groups,
+        backend=parameters.backend,
         progress=lambda steps: progress(steps / parameters.horizon),
     )
 

@@ -113,7 +113,7 @@ def test_its_help_is_light() -> None:
         "print([name for name in ('numpy', 'numba', 'rich', 'matplotlib') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "exact, routing, online, sweep, scaling, memory, startup" in " ".join(done.stdout.split())
+    assert "exact, routing, online, sweep, scaling, gpu, memory, startup" in " ".join(done.stdout.split())
     assert done.stdout.splitlines()[-1] == "[]"
 
 
