@@ -118,7 +118,7 @@ def test_same_bits_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) ->
     scores = np.random.default_rng(0).standard_normal((40_001, 32)).astype(np.float32)
     limit = bs.GroupLimit(8, 3)
     several = bs.route(scores, k=5, groups=limit, experts=True)
-    monkeypatch.setattr("balancesim.routing._n_threads", lambda: 1)
+    monkeypatch.setattr("balancesim.batches._n_threads", lambda: 1)
     one = bs.route(scores, k=5, groups=limit, experts=True)
     assert several.experts is not None
     assert one.experts is not None
