@@ -22,7 +22,7 @@ run: $(VENV)/.core  ## the regret sweep: table on the terminal, figures and Parq
 	$(BIN)/balancesim run regret-sweep --out $(OUT) $(ARGS)
 
 test: $(VENV)/.test  ## the test suite, then the kernels once more without the JIT, with their coverage
-	$(BIN)/python -m pytest -n $(TEST_JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/kernels -q --no-header -n $(TEST_JOBS) \
 	    --cov=balancesim.kernels --cov-report=term
 

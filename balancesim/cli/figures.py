@@ -66,16 +66,23 @@ def figures_command(
 
 
 def _chosen(names: Iterable[str]) -> "tuple[list[Statement], list[Exhibit]]":
-    """Statements with a figure, and experiments, by name."""
+    """Statements with a figure, and experiments, by name; a letter stands for all of its statements."""
     from balancesim.checks import find_statements
+    from balancesim.errors import ConfigurationError, unknown_name
     from balancesim.report.gallery import EXHIBITS
 
-    names = list(names)
-    experiments = [exhibit for exhibit in EXHIBITS if not names or exhibit.experiment in names]
-    known = {exhibit.experiment for exhibit in EXHIBITS}
-    labels = [name for name in names if name not in known]
-    statements = find_statements(labels) if labels or not names else []
-    return [statement for statement in statements if statement.figure is not None], experiments
+    drawn = {found.label: found for found in find_statements() if found.figure is not None}
+    experiments = {exhibit.experiment: exhibit for exhibit in EXHIBITS}
+    chosen = dict.fromkeys(drawn if not names else ())
+    shown = dict.fromkeys(experiments if not names else ())
+    for name in names:
+        labels = [label for label in drawn if name.upper() in (label, label.rstrip("0123456789"))]
+        chosen.update(dict.fromkeys(labels))
+        if name in experiments:
+            shown[name] = None
+        elif not labels:
+            raise ConfigurationError(unknown_name("figure", name, [*drawn, *experiments]))
+    return [drawn[label] for label in chosen], [experiments[name] for name in shown]
 
 
 def _gallery() -> "list[Picture]":
