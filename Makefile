@@ -27,7 +27,7 @@ test: $(VENV)/.test  ## the test suite, then the kernels once more without the J
 	    --cov=balancesim.kernels --cov-report=term
 
 test-deep: $(VENV)/.test  ## the minutes-long statistical tests, and the properties with 10,000 examples each
-	$(BIN)/python -m pytest -m deep $(ARGS)
+	$(BIN)/python -m pytest -m deep -n $(TEST_JOBS) --dist worksteal $(ARGS)
 
 test-gpu: $(VENV)/.gpu  ## the tests that need a CUDA card (CUDA=12 or 13, the driver's version)
 	$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
