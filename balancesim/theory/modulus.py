@@ -64,7 +64,8 @@ def modulus(
     Raises
     ------
     InputError
-        If an argument is out of range, or a hypothesis of the method is not met; the message says which.
+        If an argument is out of range, a hypothesis of the method is not met (the message says which), or
+        fewer than 10 near-ties are counted (it says about how many tokens are needed).
 
     Notes
     -----
