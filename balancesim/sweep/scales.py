@@ -26,7 +26,7 @@ class Scale:
     modulus, modulus_low, modulus_high : float
         mu(p*) with its 95 % interval, in 1/score; NaN where it is not known.
     modulus_method : str
-        How it was found, or why it is not known.
+        How it was found, or why it is not known: a recording of few tokens may have too few near-ties.
     exchangeable : bool
         Whether p* makes all experts alike (S2), so that the curvature is mu in every direction.
     spread : float

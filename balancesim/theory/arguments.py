@@ -26,6 +26,15 @@ def sizes(n_experts: int, k: int) -> tuple[int, int]:
     return experts, chosen
 
 
+def check_source(source: Any) -> None:
+    """Refuse what cannot be drawn from, such as an array of scores."""
+    if not isinstance(source, Source):
+        raise InputError(
+            f"`source` must be a source of scores, got {type(source).__name__}; "
+            "wrap recorded scores in balancesim.sources.Recorded"
+        )
+
+
 def real_number(name: str, value: Any, *, positive: bool) -> float:
     """Return a finite float that is above zero, or at least zero."""
     try:

@@ -93,8 +93,8 @@ def curvature(
     Raises
     ------
     InputError
-        If an argument is out of range, or a hypothesis of the method is not met; the message says which
-        method works.
+        If an argument is out of range, a hypothesis of the method is not met (the message says which method
+        works), or fewer than 10 near-ties are counted (it says about how many tokens are needed).
 
     Notes
     -----
@@ -104,7 +104,7 @@ def curvature(
     """
     _check_method(method)
     if method != "quadrature":
-        return counted_hessian(_count(source, k, bias, method, None))
+        return counted_hessian(_count(source, k, bias, method))
     n_experts, k, known = independent(source, k)
     shifts = _shifts(known, bias)
     if _are_equal(shifts, known):
@@ -164,7 +164,6 @@ def estimate_curvature(
     _check_method(method)
     reach = None if width is None else real_number("width", width, positive=True)
     counted = _count(source, k, bias, method, reach)
-    require_enough(counted, method)
     weights = counted_weights(counted)
     return CurvatureEstimate(
         hessian=counted_hessian(counted),
@@ -247,8 +246,9 @@ def scale_of(source: Source) -> float:
 
 
 def _count(
-    source: Source | ArrayLike, k: int, bias: ArrayLike | None, method: str, width: float | None
+    source: Source | ArrayLike, k: int, bias: ArrayLike | None, method: str, width: float | None = None
 ) -> Counted:
+    """Near-ties of an array or of a source's pilot tokens, enough of them for an interval."""
     n_tokens: int
     batches: Iterator[Float64Array]
     if isinstance(source, Source):
@@ -263,12 +263,14 @@ def _count(
         n_experts, k = sizes(scores.shape[1], k)
         centre = centred_bias(np.zeros(n_experts) if bias is None else bias, n_experts)
         n_tokens, batches = len(scores), blocks(scores)
-    return count_near_ties(batches, n_tokens, centre, k, method, width)
+    counted = count_near_ties(batches, n_tokens, centre, k, method, width)
+    require_enough(counted)
+    return counted
 
 
 def counted_modulus_of(source: Source | ArrayLike, k: int, bias: ArrayLike | None, method: str) -> Estimate:
     """lambda_2 as counted by a method of `estimate_curvature`."""
-    return counted_modulus(_count(source, k, bias, method, None), method)
+    return counted_modulus(_count(source, k, bias, method), method)
 
 
 def _check_method(method: Any) -> None:

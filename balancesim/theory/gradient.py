@@ -7,7 +7,8 @@ from balancesim.errors import InputError
 from balancesim.numbers import check_int
 from balancesim.routing import route
 from balancesim.sources import Source
-from balancesim.theory.arguments import centred_bias, sizes
+from balancesim.theory.arguments import centred_bias, check_source, sizes
+from balancesim.theory.curvature import noise_of, transform_of
 from balancesim.types import Float64Array
 
 _SAMPLE_TOKENS = 65_536
@@ -42,8 +43,8 @@ def gradient_covariance(
     Raises
     ------
     InputError
-        If an argument is out of range, p* is not known and no bias is given, or a recording is shorter than
-        1024 tokens.
+        If an argument is out of range, ``source`` is an array, p* is not known and no bias is given, or a
+        recording is shorter than 1024 tokens.
 
     Notes
     -----
@@ -51,6 +52,7 @@ def gradient_covariance(
     and less elsewhere. Source: theory.md S4, S7. The cost is that of routing ``n_samples`` tokens and E^2
     products for each.
     """
+    check_source(source)
     n_experts, k = sizes(source.n_experts, k)
     n_tokens = check_int("n_samples", n_samples, _MIN_TOKENS)
     if bias is None and _is_exchangeable(source):
@@ -122,8 +124,5 @@ def squared_gradient_bound(expected_loads: ArrayLike, *, k: int, n_tokens: int) 
 
 def _is_exchangeable(source: Source) -> bool:
     """Whether the source declares independent scores that are alike up to offsets, and p* undoes these."""
-    try:
-        source.noise_distribution()
-    except InputError:
-        return False
-    return getattr(source, "transform", "raw") == "raw" and source.population_bias() is not None
+    declared = noise_of(source) is not None and transform_of(source) == "raw"
+    return declared and source.population_bias() is not None

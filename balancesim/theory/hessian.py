@@ -10,6 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 from scipy.special import logsumexp
 
 from balancesim.errors import InputError
@@ -72,10 +73,20 @@ def integrate_hessian(noise: Any, shifts: Float64Array, k: int) -> Hessian:
 
 
 def least_eigenvalue(matrix: Float64Array) -> tuple[float, Float64Array]:
-    """lambda_2 of a Laplacian (the least eigenvalue on the zero-sum subspace) and its unit eigenvector."""
+    """lambda_2 of a Laplacian (the least eigenvalue on the zero-sum subspace) and its unit eigenvector.
+
+    Where no tie joins some experts with others it is zero, exactly; the vector then tells the largest
+    connected part from the rest.
+    """
     n_experts = len(matrix)
+    n_parts, part = connected_components(matrix != 0.0, directed=False)
+    if n_parts > 1:
+        inside = part == np.bincount(part).argmax()
+        n_inside = int(inside.sum())
+        levels = np.where(inside, n_experts - n_inside, -n_inside)
+        return 0.0, levels / math.sqrt(n_inside * (n_experts - n_inside) * n_experts)
     # With the all-ones direction lifted above every other, the zero-sum subspace's least eigenvalue is first.
-    lift = 4.0 * float(matrix.max()) or 1.0
+    lift = 4.0 * float(matrix.max())
     values, vectors = np.linalg.eigh(matrix + lift / n_experts)
     return max(0.0, float(values[0])), vectors[:, 0]
 

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 
 from balancesim.errors import InputError, unknown_name
 from balancesim.sources import Source
-from balancesim.theory.arguments import pilot, real_number, sizes
+from balancesim.theory.arguments import check_source, pilot, real_number, sizes
 from balancesim.theory.curvature import (
     METHODS,
     Shifted,
@@ -64,7 +64,8 @@ def modulus(
     Raises
     ------
     InputError
-        If an argument is out of range, or a hypothesis of the method is not met; the message says which.
+        If an argument is out of range, a hypothesis of the method is not met (the message says which), or
+        fewer than 10 near-ties are counted (it says about how many tokens are needed).
 
     Notes
     -----
@@ -121,12 +122,13 @@ def boundary_spread(source: Source, k: int) -> float:
     Raises
     ------
     InputError
-        If ``k`` is out of range.
+        If ``k`` is out of range, or ``source`` is an array.
 
     Notes
     -----
     Source: theory.md, "The heavy-tail question".
     """
+    check_source(source)
     n_experts, k = sizes(source.n_experts, k)
     share = k / n_experts
     levels = [max(1.0 - 2.0 * share, (1.0 - share) / 2.0), 1.0 - share / 2.0]

@@ -41,12 +41,13 @@ class NearTies(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """All near-ties within a width of a number of tokens."""
+    """All near-ties within a width of a number of tokens; they grow like n_tokens to the power ``growth``."""
 
     ties: NearTies
     width: float
     n_tokens: int
     n_experts: int
+    growth: float
 
 
 class Interval(NamedTuple):
@@ -114,18 +115,18 @@ def count_near_ties(
             "a distribution with atoms has no curvature (S1); use scores of higher precision, or a transform "
             "that does not saturate"
         )
-    return Counted(ties, float(reach or 0.0), n_tokens, bias.size)
+    growth = 1.0 if width is not None else 1.0 + _RATE[method]
+    return Counted(ties, float(reach or 0.0), n_tokens, bias.size, growth)
 
 
-def require_enough(counted: Counted, method: str) -> None:
-    """Refuse intervals from fewer than 10 near-ties; their number grows like n_tokens times the width."""
+def require_enough(counted: Counted) -> None:
+    """Refuse fewer than 10 near-ties, and say with how many tokens twice as many may be expected."""
     n_found = counted.ties.token.size
     if n_found < _MIN_EVENTS:
-        growth = 1.0 / (1.0 + _RATE[method])
-        needed = math.ceil(counted.n_tokens * (2 * _MIN_EVENTS / max(1, n_found)) ** growth)
+        needed = math.ceil(counted.n_tokens * (2 * _MIN_EVENTS / max(1, n_found)) ** (1.0 / counted.growth))
         raise InputError(
-            f"{n_found} near-ties among {counted.n_tokens} tokens are too few for intervals, which need "
-            f"{_MIN_EVENTS}; give about {needed} tokens or more, "
+            f"{n_found} near-ties among {counted.n_tokens} tokens are too few for an estimate with an "
+            f"interval, which needs {_MIN_EVENTS}; give about {needed} tokens or more, "
             "or a bias at which experts meet at the K-th place"
         )
 
@@ -165,7 +166,7 @@ def counted_modulus(counted: Counted, method: str) -> Estimate:
     end. For any unit v that sums to zero lambda_2 <= v'Hv; with v from one half of the tokens the other half
     estimates v'Hv without bias, which gives the upper end.
     """
-    ties, width, n_tokens, n_experts = counted
+    ties, width, n_tokens, n_experts, _ = counted
     value, vector = _least_eigenpair(ties, n_tokens, n_experts, width)
     _, deviation = _along(vector, ties, n_tokens, width)
     means, deviations, heaviest = [], [], 0.0

@@ -1,6 +1,6 @@
 """W5: a bias acts on the choice alone, so that the task's gradient is left as it is; a loss adds its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ from balancesim.checks import Case, Depth, Findings, at_most, between, statement
 from balancesim.report import style
 from balancesim.router import ClusteredTask, Router, train_router
 from balancesim.types import Float64Array
+from paper_checks.choices import marks
+from paper_checks.differences import gradient_by_differences
 from paper_checks.loss_free.runs import PAPER
 
 _TASK = ClusteredTask(n_experts=8, n_clusters=12, n_features=6, seed=821)
@@ -21,21 +23,14 @@ _GATES: tuple[_Gate, ...] = ("renormalised", "raw", "sigmoid")
 _FAMILIES = ("loss-free", "Switch's loss", "phi-balancing, gradient")
 
 
-def _marked(scores: Float64Array) -> Float64Array:
-    """1 for each token's K highest, else 0."""
-    marks = np.zeros(scores.shape)
-    np.put_along_axis(marks, np.argsort(-scores, axis=1, kind="stable")[:, :_K], 1.0, axis=1)
-    return marks
-
-
-def _gates(kind: _Gate, logits: Float64Array, marks: Float64Array) -> Float64Array:
+def _gates(kind: _Gate, logits: Float64Array, chosen: Float64Array) -> Float64Array:
     """Gate weights of the chosen experts, by their definitions."""
     if kind == "sigmoid":
-        shares = marks / (1.0 + np.exp(-logits))
+        shares = chosen / (1.0 + np.exp(-logits))
         return np.asarray(shares / shares.sum(axis=1, keepdims=True))
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    whole = powers if kind == "raw" else powers * marks
-    return np.asarray(marks * powers / whole.sum(axis=1, keepdims=True))
+    whole = powers if kind == "raw" else powers * chosen
+    return np.asarray(chosen * powers / whole.sum(axis=1, keepdims=True))
 
 
 class _Step(NamedTuple):
@@ -48,19 +43,6 @@ class _Step(NamedTuple):
     def apart(self) -> float:
         """Length of the difference over the length of the task's gradient."""
         return float(np.linalg.norm(self.taken - self.task) / np.linalg.norm(self.task))
-
-
-def _slope(reward: Callable[[Float64Array], float], weights: Float64Array) -> Float64Array:
-    """Gradient by central differences of two widths, extrapolated."""
-    found = np.empty_like(weights)
-    for place in np.ndindex(weights.shape):
-        sloping = []
-        for h in (2e-3, 1e-3):
-            step = np.zeros_like(weights)
-            step[place] = h
-            sloping.append((reward(weights + step) - reward(weights - step)) / (2.0 * h))
-        found[place] = (4.0 * sloping[1] - sloping[0]) / 3.0
-    return found
 
 
 def _next_step(rule: Rule, gate: _Gate, *, biased_gate: bool = False) -> _Step:
@@ -78,15 +60,15 @@ def _next_step(rule: Rule, gate: _Gate, *, biased_gate: bool = False) -> _Step:
     before, after = (train_router(rule, _TASK, horizon=_BEFORE + more, **settings) for more in (0, 1))
     batch = _TASK.batch(_BEFORE, _TOKENS)
     bias = np.zeros(8) if rule.needs_probabilities else before.price[-1]
-    marks = _marked(batch.features @ before.weights.T + bias)
+    chosen = marks(batch.features @ before.weights.T + bias, _K)
     added = bias if biased_gate else np.zeros(8)
 
     def reward(weights: Float64Array) -> float:
-        gates = _gates(gate, batch.features @ weights.T + added, marks)
+        gates = _gates(gate, batch.features @ weights.T + added, chosen)
         return float((gates * batch.rewards).sum(axis=1).mean())
 
     taken = (after.weights - before.weights) / before.learning_rate
-    return _Step(taken, _slope(reward, before.weights))
+    return _Step(taken, gradient_by_differences(reward, before.weights))
 
 
 class _Late(NamedTuple):

@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
 
 import balancesim as bs
 from balancesim import simulate, sources, theory
@@ -13,6 +12,7 @@ from balancesim.balancers import AlfLB, NoBalance, PriceRule
 from balancesim.runs import Run
 from balancesim.sources import Source
 from balancesim.types import Float64Array, IntArray
+from paper_checks.intervals import half_width
 
 PAPER = "[W] arXiv:2408.15664"
 STREAM_REMARK = (
@@ -50,7 +50,7 @@ def level(run: Run, first: float, last: float, unit: float) -> Level:
     inside = (run.steps > first * run.horizon) & (run.steps <= last * run.horizon)
     blocks = np.array([part.mean() for part in np.array_split(run.max_violation[inside], _BLOCKS)]) / unit
     mean = float(blocks.mean())
-    half = float(student.ppf(0.995, _BLOCKS - 1) * blocks.std(ddof=1)) / _BLOCKS**0.5
+    half = float(half_width(blocks, 0.99))
     return Level(mean, mean - half, mean + half)
 
 

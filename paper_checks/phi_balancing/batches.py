@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import softmax
-from scipy.stats import t as student
 
 from balancesim import simulate, sources, theory
 from balancesim.balancers import PhiBalance
@@ -16,18 +15,13 @@ from balancesim.potentials import LogBarrier, NegativeEntropy, PNorm, Potential,
 from balancesim.report import style
 from balancesim.sources import Source
 from balancesim.types import Float64Array
+from paper_checks.choices import marks
+from paper_checks.intervals import half_width
 from paper_checks.phi_balancing.potentials import PAPER, name_of
 
 _SMOOTH: tuple[Potential, ...] = (NegativeEntropy(), SquaredNorm(), PNorm(1.5), Tsallis(0.5))
 _RATES = (1.0, 0.3, 0.1)
 _DECIDE = "more batches or seeds"
-
-
-def _hard(scores: Float64Array, k: int) -> Float64Array:
-    """Shares of each token's K highest scores, 1/K each."""
-    shares = np.zeros(scores.shape)
-    np.put_along_axis(shares, np.argpartition(scores, -k, axis=1)[:, -k:], 1.0 / k, axis=1)
-    return shares
 
 
 def _slope(
@@ -67,8 +61,7 @@ def _left(potential: Potential, averages: Float64Array, shares: Float64Array) ->
     mean = shares.mean(axis=0)
     analytic = 0.5 * float(potential.curvature(mean) @ shares.var(axis=0)) / _AVERAGED_SIZE
     found = np.array([potential.divergence(m, mean) for m in averages]) / analytic
-    half = float(student.ppf(0.995, len(found) - 1) * found.std(ddof=1)) / len(found) ** 0.5
-    return float(found.mean()), half
+    return float(found.mean()), float(half_width(found, 0.99))
 
 
 def late_excess(
@@ -78,7 +71,7 @@ def late_excess(
     rules = [PhiBalance(potential=potential, ema_rate=rate) for rate in _RATES]
     best = penalised_minimiser(source, potential, strength=1.0, k=k)
     tokens = np.asarray(source.with_seed(2**63 - 7).batch(0, 2**15), dtype=np.float64)
-    covariance = np.cov(_hard(tokens + best.bias, k).T, bias=True)
+    covariance = np.cov(marks(tokens + best.bias, k).T / k, bias=True)
     moved = share_slope(source, best.bias, k=k)
     expected = [
         theory.averaging_excess(
@@ -189,7 +182,7 @@ def minibatch_bias(depth: Depth) -> Findings:
     n_batches, n_seeds, n_chains = depth.pick((1_500, 6, 1_500), (20_000, 40, 20_000))
     stream = sources.TokenStream(seed=500)
     scores = np.asarray(stream.batch(0, 8192), dtype=np.float64)
-    soft, hard = softmax(scores, axis=1), _hard(scores, 8)
+    soft, hard = softmax(scores, axis=1), marks(scores, 8) / 8
     sizes, hard_sizes = (64, 128, 256, 512), (128, 256, 512)
     cases, scaled, errors = [], [], []
     for potential in (*_SMOOTH, LogBarrier()):
@@ -237,15 +230,15 @@ def minibatch_bias(depth: Depth) -> Findings:
     for name, source, potential, sizes_of, n in rules:
         ratios = late_excess(source, potential, seeds=range(510, 510 + n), **sizes_of)
         mean = ratios.mean(axis=0)
-        width = student.ppf(0.995, n - 1) * ratios.std(axis=0, ddof=1) / n**0.5
+        reach = half_width(ratios, 0.99)
         rule.append(mean)
-        halves.append(width)
+        halves.append(reach)
         cases += [
             between(
                 f"{name}, rate {rate:g}, E={source.n_experts}, K={sizes_of['k']}, T={sizes_of['n_tokens']}",
                 "late regret per step / analytic", m, 0.85, 1.15, low=m - w, high=m + w, decide=_DECIDE,
             )
-            for rate, m, w in zip(_RATES, mean, width, strict=True)
+            for rate, m, w in zip(_RATES, mean, reach, strict=True)
         ]  # fmt: skip
     data = {
         "names": np.array([name_of(potential) for potential in _SMOOTH]),

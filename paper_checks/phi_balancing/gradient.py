@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from balancesim.balancers import NoBalance, PenaltyRule, PhiBalance, SwitchLoss
 from balancesim.checks import Case, Depth, Findings, at_most, statement
 from balancesim.potentials import LogBarrier, NegativeEntropy, PNorm, Potential, SquaredNorm
 from balancesim.router import ClusteredTask, Router, train_router
 from balancesim.types import Float64Array, IntArray
+from paper_checks.differences import gradient_by_differences
+from paper_checks.intervals import half_width
 from paper_checks.phi_balancing.potentials import PAPER, name_of
 
 _TASK = ClusteredTask(n_experts=8, n_clusters=12, n_features=6, seed=401)
@@ -63,19 +64,6 @@ def _softmax(logits: Float64Array) -> Float64Array:
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
-def _slope(loss: Callable[[Float64Array], float], weights: Float64Array) -> Float64Array:
-    """Gradient by central differences of two widths, extrapolated: an error of order h^4."""
-    found = np.empty_like(weights)
-    for place in np.ndindex(weights.shape):
-        difference = []
-        for h in (2e-3, 1e-3):
-            step = np.zeros_like(weights)
-            step[place] = h
-            difference.append((loss(weights + step) - loss(weights - step)) / (2.0 * h))
-        found[place] = (4.0 * difference[1] - difference[0]) / 3.0
-    return found
-
-
 def _of_the_loss(potential: Potential, seed: int, detached: bool) -> Callable[[Float64Array], float]:
     """The loss of the first batch: strength <mean r, v>, v = grad phi of the average after it."""
     features = _TASK.with_seed(seed).batch(0, _TOKENS).features
@@ -107,7 +95,7 @@ def _gradient_error(
             rules, _TASK, n_tokens=_TOKENS, k=_K, horizon=1, learning_rate=1.0, seed=seed, weights=start,
             n_exact=0,
         )  # fmt: skip
-        expected = -_slope(_of_the_loss(potential, seed, detached), start)
+        expected = -gradient_by_differences(_of_the_loss(potential, seed, detached), start)
         error = np.abs(priced.weights - plain.weights - expected).max() / np.abs(expected).max()
         worst = max(worst, float(error))
     return worst
@@ -132,9 +120,8 @@ def _balance(rules: Sequence[PenaltyRule], seeds: Sequence[int]) -> list[tuple[f
             n_records=10, n_exact=0,
         )  # fmt: skip
         logs.append([np.log(run.mean_max_violation[-1] / plain.mean_max_violation[-1]) for run in priced])
-    n = len(logs)
     mean = np.mean(logs, axis=0)
-    half = student.ppf(0.995, n - 1) * np.std(logs, axis=0, ddof=1) / n**0.5
+    half = half_width(logs, 0.99)
     return [tuple(float(x) for x in row) for row in np.exp([mean, mean - half, mean + half]).T]  # type: ignore[misc]  # three
 
 

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import minimize_scalar
-from scipy.stats import t as student
 
 from balancesim import simulate, sources, theory
 from balancesim.balancers import PhiBalance
@@ -18,6 +17,7 @@ from balancesim.report import style
 from balancesim.runs import Run
 from balancesim.sources import Source
 from balancesim.types import Float64Array
+from paper_checks.intervals import half_width
 from paper_checks.phi_balancing.potentials import POTENTIALS, name_of
 
 _E, _K = 6, 2
@@ -111,7 +111,7 @@ def _growth(runs: Sequence[Run]) -> tuple[float, float, float]:
     half = 0.0
     if len(runs) > 1:
         residual = (gains[:, 1] - ratio * gains[:, 0]) / early
-        half = float(student.ppf(0.995, len(runs) - 1) * residual.std(ddof=1)) / len(runs) ** 0.5
+        half = float(half_width(residual, 0.99))
     return ratio, ratio - half, ratio + half
 
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.stats import t as student
 
 import balancesim as bs
 from balancesim import simulate, sources
@@ -19,6 +18,8 @@ from balancesim.report import style
 from balancesim.runs import Run
 from balancesim.sources import Source
 from balancesim.types import Float64Array, FloatArray
+from paper_checks.choices import marks
+from paper_checks.intervals import half_width
 from paper_checks.phi_balancing.potentials import name_of
 
 _RATES = (0.1, 0.03, 0.01)
@@ -130,20 +131,17 @@ def _hover(potential: Potential, factor: float, horizon: int) -> _Hover:
         blocks.append([part.mean() for part in np.array_split(found, _BLOCKS)])
         distance.append(n_experts * np.abs(np.mean(averages, axis=0) - best.shares).max())
     table = np.array(blocks)
-    half = student.ppf(0.995, _BLOCKS - 1) * table.std(axis=1, ddof=1) / _BLOCKS**0.5
     predicted = _predicted(potential, best.bias, best.shares)
-    return _Hover(table.mean(axis=1), half, predicted, np.array(distance))
+    return _Hover(table.mean(axis=1), half_width(table.T, 0.99), predicted, np.array(distance))
 
 
 def _predicted(potential: Potential, bias: Float64Array, shares: Float64Array) -> Float64Array:
     """Half the stationary mean of |R (m - m*)|^2, R the root of Hess phi: theory.md, "P5 in a rule"."""
     tokens = np.asarray(_FRESH.with_seed(2**63 - 9).batch(0, 2**17), dtype=np.float64) + bias
-    chosen = np.zeros(tokens.shape)
-    np.put_along_axis(chosen, np.argpartition(tokens, -_K, axis=1)[:, -_K:], 1.0 / _K, axis=1)
     root = np.sqrt(potential.curvature(shares))
     scaled = root[:, None] * root
     beta, modes = np.linalg.eigh(np.eye(shares.size) + scaled * share_slope(_FRESH, bias, k=_K) / _K)
-    parts = np.einsum("ei,ef,fi->i", modes, scaled * np.cov(chosen.T, bias=True), modes)
+    parts = np.einsum("ei,ef,fi->i", modes, scaled * np.cov(marks(tokens, _K).T / _K, bias=True), modes)
     rates = np.array(_RATES)[:, None]
     return np.asarray((0.5 * rates * parts / (_TOKENS * beta * (2.0 - rates * beta))).sum(axis=1))
 

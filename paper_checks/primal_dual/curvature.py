@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from balancesim import sources
+from balancesim.balancers.alf_lb import project
 from balancesim.checks import Case, Depth, Findings, at_most, between, statement
 from balancesim.sources import Source
 from balancesim.theory import CurvatureEstimate, curvature, estimate_curvature, modulus
@@ -144,6 +145,7 @@ def _trace_ratio(
 ) -> Case:
     mean = float(np.trace(exact)) / (len(exact) - 1)
     value, low, high, _ = found.mean_eigenvalue
+    # The fewest near-ties here, 21,000, leave an interval of 1.4 %: 3 % holds it unless the trace is off.
     return between(
         name, f"trace by {method} / by quadrature", value / mean, 0.97, 1.03,
         low=low / mean, high=high / mean, control=control, decide="more tokens",
@@ -274,11 +276,9 @@ def least_modulus(source: Source, k: int, radius: float, n_trials: int) -> float
 
 
 def _into_domain(bias: Float64Array, radius: float) -> Float64Array:
-    """Clip and centre by turns; a final shrinking makes it exact."""
-    for _ in range(20):
-        bias = np.clip(bias - bias.mean(), -radius, radius)
-    bias = bias - bias.mean()
-    return bias * min(1.0, radius / float(np.abs(bias).max()))
+    inside = bias.copy()
+    project(inside, radius)
+    return inside
 
 
 def _modulus_at(source: Source, k: int, bias: Float64Array) -> float:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
 
 import balancesim as bs
 from balancesim.balancers import AlfLB
@@ -15,6 +14,7 @@ from balancesim.checks import Case, between
 from balancesim.runs import Run
 from balancesim.sources import Source
 from balancesim.types import Float64Array, IntArray
+from paper_checks.intervals import half_width
 
 _T = TypeVar("_T")
 
@@ -113,13 +113,5 @@ def slopes(curves: Curves, first: int, last: int | None = None) -> Float64Array:
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """Mean of one number a seed, with its interval."""
     sample = np.asarray(values, dtype=np.float64)
-    mean, reach = float(sample.mean()), half_width(sample[:, None], confidence)[0]
+    mean, reach = float(sample.mean()), float(half_width(sample, confidence))
     return Interval(mean, mean - reach, mean + reach)
-
-
-def half_width(sample: Float64Array, confidence: float) -> Float64Array:
-    """Half the interval of the means of each column, (R,)."""
-    n = len(sample)
-    quantile = float(stdtrit(n - 1, 0.5 + 0.5 * confidence))
-    found: Float64Array = quantile * sample.std(axis=0, ddof=1) / np.sqrt(n)
-    return found

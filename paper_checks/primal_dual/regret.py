@@ -12,8 +12,9 @@ from balancesim.balancers import AlfLB
 from balancesim.checks import Case, Depth, Findings, at_most, statement
 from balancesim.sources import Source
 from balancesim.types import Float64Array, IntArray
+from paper_checks.intervals import half_width
 from paper_checks.primal_dual import regret_figures as figures
-from paper_checks.primal_dual.curves import half_width, mean_interval, name_of, over_seeds, ratio_case
+from paper_checks.primal_dual.curves import mean_interval, name_of, over_seeds, ratio_case
 
 _SEEDS = range(4000, 4064)
 _CONFIDENCE = 0.999

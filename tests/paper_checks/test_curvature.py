@@ -51,3 +51,10 @@ def test_expected_gaps_are_those_counted():
         # Five standard errors: a false alarm once in 10^6.
         error = (found.high - found.low) / 3.92
         assert found.value == pytest.approx(expected(0.7) / 7, abs=5 * error)
+
+
+def test_a_jump_of_the_density_fails_the_order_that_it_must():
+    control = counts._jumping(8, 16_384)
+    assert control.verdict == "fails"
+    # 1 - w/2 exactly: order 1, within five standard errors (a false alarm once in 10^6).
+    assert control.value == pytest.approx(1.0, abs=5 * (control.high - control.value) / 1.96)

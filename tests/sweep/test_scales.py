@@ -2,13 +2,14 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from balancesim import sources, theory
 from balancesim.balancers import AlfLB, Delayed
 from balancesim.errors import ConfigurationError
 from balancesim.sweep.scales import Scale, build_rule, scale_of, step_in_score_units
-from tests.sweep.tiny import TINY, configuration
+from tests.sweep.tiny import TINY, configuration, sweep
 
 SCALE = Scale(0.5, 0.5, 0.5, "closed form (S2)", True, 8.0)
 UNKNOWN = Scale(math.nan, math.nan, math.nan, "not known: atoms", False, 8.0)
@@ -64,3 +65,16 @@ def test_near_ties_are_counted_where_there_is_no_form(tmp_path: Path) -> None:
     exact = scale_of(configuration(tmp_path, TINY).groups[0])
     assert counted.modulus_low < exact.modulus < counted.modulus_high
     assert scale_of(configuration(tmp_path, text).groups[0]) == counted
+
+
+def test_a_recording_with_few_near_ties_runs_in_other_units(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).standard_normal((16, 3)))
+    source = f'[[source]]\nkind = "recorded"\nscores = "{(tmp_path / "rows.npy").as_posix()}"\n'
+    text = f"[run]\nn_tokens = 8\nk = 1\nhorizon = 2\nseeds = 0\n{source}"
+    text += '[[rule]]\nkind = "alf-lb"\nschedule = "sign"\nstep_size = 1\nstep_unit = "default"\n'
+    config = configuration(tmp_path, text)
+    scale = scale_of(config.groups[0])
+    assert math.isnan(scale.modulus)
+    assert "not known: 4 near-ties among 16 tokens are too few" in scale.modulus_method
+    outcome, _ = sweep(tmp_path / "run", config)
+    assert outcome.failures == {}

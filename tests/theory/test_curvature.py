@@ -246,6 +246,24 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"give about \d+ tokens or more"):
             estimate_curvature(scores_of(64, 4), 2, width=1e-3)
 
+    @pytest.mark.parametrize("function", [curvature, modulus, estimate_curvature])
+    @pytest.mark.parametrize("method", ["gap", "difference"])
+    def test_too_few_near_ties_whatever_is_asked(self, function, method):
+        with pytest.raises(InputError, match=r"0 near-ties among 2000 tokens .* about [0-9]+ tokens"):
+            function(scores_of(2000, 3), 1, bias=[50.0, 0.0, -50.0], method=method)
+        with pytest.raises(InputError, match="near-ties among 16 tokens are too few"):
+            function(scores_of(16, 3), 1, method=method)
+
+    def test_near_ties_within_a_given_width_grow_like_the_tokens(self):
+        scores = np.zeros((2000, 3))
+        scores[:, 1:] = [-1.0, -2.0]
+        scores[7, 1] = -0.01
+        with pytest.raises(InputError, match=r"1 near-ties among 2000 tokens .* about 40000 tokens"):
+            estimate_curvature(scores, 1, width=0.02)
+        # The default narrows as the tokens grow: there are more near-ties only like their number to the 3/4.
+        with pytest.raises(InputError, match=r"about 108577 tokens"):
+            estimate_curvature(scores_of(2000, 3), 1, bias=[50.0, 0.0, -50.0])
+
     def test_what_it_says_is_enough(self):
         scores = scores_of(4096, 4)
         with pytest.raises(InputError) as refused:

@@ -25,6 +25,11 @@ def test_counted_covariance_agrees():
     assert np.abs(counted - 0.5 * exact).max() > 5 * 0.5 / 2**8.5
 
 
+def test_an_array_is_refused():
+    with pytest.raises(InputError, match=r"`source` must be a source of scores, got ndarray; .*Recorded"):
+        gradient_covariance(np.zeros((2000, 4)), 1)
+
+
 def test_trace_away_from_balance():
     # trace = K - |share|^2, exactly, up to the n/(n-1) of a sample.
     source = sources.Normal(n_experts=5, seed=2)

@@ -240,3 +240,28 @@ def test_rules_of_gauss_and_kronrod():
     for rule, degree in ((0, 31), (1, 19)):
         for power in range(0, degree + 1, 2):
             assert WEIGHTS[:, rule] @ NODES**power == pytest.approx(2.0 / (power + 1), rel=1e-14)
+
+
+@pytest.mark.parametrize("parts", [[1, 1], [1, 1, 1], [2, 1], [2, 2], [4, 2, 3, 1], [5, 3]])
+def test_parts_that_no_tie_joins_have_no_modulus(parts):
+    # Complete graphs of unequal weights, their experts mixed.
+    n_experts = sum(parts)
+    label = np.random.default_rng(3).permutation(np.repeat(np.arange(len(parts)), parts))
+    weights = np.where(label[:, None] == label, 0.1 + np.add.outer(label, label), 0.0)
+    np.fill_diagonal(weights, 0.0)
+    laplacian = np.diag(weights.sum(axis=1)) - weights
+    value, vector = least_eigenvalue(laplacian)
+    assert value == 0.0
+    assert vector.sum() == pytest.approx(0.0, abs=1e-14)
+    assert vector @ vector == pytest.approx(1.0, rel=1e-14)
+    np.testing.assert_allclose(laplacian @ vector, 0.0, atol=1e-13)
+    # Joined, however weakly, they have one.
+    joined = laplacian + 1e-3 * (n_experts * np.eye(n_experts) - 1.0)
+    assert least_eigenvalue(joined)[0] == pytest.approx(1e-3 * n_experts, rel=1e-10)
+
+
+def test_uniform_experts_out_of_reach_have_no_modulus():
+    found = modulus(sources.Uniform(n_experts=3), 1, bias=[5.0, 0.0, -5.0])
+    assert found[:3] == (0.0, 0.0, 0.0)
+    pairs = modulus(sources.Uniform(n_experts=4), 1, bias=[5.0, 5.0, -5.0, -5.0])
+    assert (pairs.value, pairs.low) == (0.0, 0.0)

@@ -261,6 +261,10 @@ class TestBoundarySpread:
         assert boundary_spread(source, 4) == pytest.approx(stats.norm.ppf(5 / 6) - stats.norm.ppf(1 / 3))
         assert math.isfinite(boundary_spread(source, 11))
 
+    def test_an_array_is_refused(self):
+        with pytest.raises(InputError, match=r"`source` must be a source of scores, got ndarray"):
+            boundary_spread(np.zeros((512, 8)), 2)  # type: ignore[arg-type]
+
     def test_pooled_scores(self):
         source = sources.Normal(n_experts=16, transform="sigmoid")
         expected = special.expit(stats.norm.ppf(15 / 16)) - special.expit(stats.norm.ppf(3 / 4))

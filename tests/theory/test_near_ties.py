@@ -80,14 +80,16 @@ def test_interval_covers(source, k, n_tokens):
 
 
 def test_unequal_eigenvalues():
-    # Two pairs of experts far apart, K = 2: each pair is chosen or not as a whole, and no near-tie joins
-    # them.
+    # Two pairs of experts far apart. With K = 2 each pair is chosen or not as a whole: nothing is near a tie.
+    # With K = 1 the members of the upper pair tie with each other, and with neither of the lower.
     rng = np.random.default_rng(7)
     scores = rng.normal(size=(4096, 4)) + np.array([50.0, 50.0, 0.0, 0.0])
-    apart = modulus(scores, 2, method="gap", bias=np.zeros(4)).value
+    with pytest.raises(InputError, match="0 near-ties among 4096 tokens are too few"):
+        modulus(scores, 2, method="gap", bias=np.zeros(4))
+    apart = modulus(scores, 1, method="gap", bias=np.zeros(4))
     joined = modulus(scores, 2, method="gap", bias=[-50.0, -50.0, 0.0, 0.0])
     exact = modulus(sources.Normal(n_experts=4), 2).value
-    assert apart == 0.0
+    assert (apart.value, apart.low, apart.high < 0.01) == (0.0, 0.0, True)
     assert joined.low <= exact <= joined.high
 
 
