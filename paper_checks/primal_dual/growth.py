@@ -240,7 +240,8 @@ def _bound_at_minimiser(sharp: _Sharp, steps: IntArray) -> Float64Array:
         "slope in ln N of 256 seeds' realised regret from step 30 on over the predicted slope, T = 256, 95 % "
         "interval over seeds"
     ),
-    control="the slope of steps 2/(mu n) held to the formula of 1/(mu n); hindsight's linear part left in",
+    control="H jumps at p*, three to one, and no H gives the slope: lower, upper or their mean; the slope of "
+    "steps 2/(mu n) held to the formula of 1/(mu n); hindsight's linear part left in",
     figure=figures.draw_sharp,
     caption=(
         "Mean realised regret of 256 seeds (dots) and the predicted slope in ln N (lines through the middle "
@@ -296,12 +297,53 @@ def sharp_constant(depth: Depth) -> Findings:
                     "ratio": [slope.value / predicted, slope.low / predicted, slope.high / predicted],
                 }
             )
+    jump_cases, jump_remark = _at_jump(depth.pick(700, 10_000))
     uniform = _declared(sources.Uniform(n_experts=16), 4, 500)
     found_cases, panel = _in_hindsight(uniform, 1.0)
-    cases += found_cases
+    cases += jump_cases + found_cases
     if depth is Depth.DEEP:
         cases += _in_hindsight(_estimated(sources.TokenStream(), 8, 500), 1.5)[0]
-    return Findings(cases, {"panels": panels, "hindsight": panel})
+    return Findings(cases, {"panels": panels, "hindsight": panel}, (jump_remark,))
+
+
+_LOWER, _UPPER = 0.5, 1.5
+"""Densities of the difference of two scores below and above zero, which is its median."""
+
+
+def _jump(uniform: Float64Array) -> Float64Array:
+    """Two experts whose difference is uniform on either side of zero, with a density that jumps there."""
+    middle = uniform[:, 0] - 0.5
+    difference = np.where(middle < 0.0, middle / _LOWER, middle / _UPPER)
+    return np.column_stack([difference, np.zeros_like(difference)])
+
+
+def _at_jump(horizon: int) -> tuple[list[Case], str]:
+    """S7 where H is not continuous at p* = 0: the slope against the formula with either H, and their mean."""
+    source = sources.FromFunction(_jump, n_experts=2)
+    pair = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    step_size = 1.0 / (2.0 * _LOWER)
+    curves = regret_curves(
+        [AlfLB(step_size=step_size)], source, k=1, n_tokens=_SHARP_TOKENS, horizon=horizon,
+        seeds=_SHARP_SEEDS, comparator=np.zeros(2),
+    )[0]  # fmt: skip
+    slope = mean_interval(slopes(curves, _FIRST))
+    densities = {"below": _LOWER, "above": _UPPER, "mean": 0.5 * (_LOWER + _UPPER)}
+    predicted = {
+        side: theory.general_slope(density * pair, pair / 4.0, n_tokens=_SHARP_TOKENS, step_size=step_size)
+        for side, density in densities.items()
+    }
+    name = name_of(source, 1, _SHARP_TOKENS)
+    cases = [
+        ratio_case(
+            name, f"slope / predicted, steps 1/(mu n), H {side}", slope, value, within=0.05,
+            control="H not continuous at p*",
+        )
+        for side, value in predicted.items()
+    ]  # fmt: skip
+    spread = [(2.0 * 2.0 * h * step_size - 1.0) ** -0.5 for h in (_LOWER, _UPPER)]
+    both = (spread[0] * predicted["below"] + spread[1] * predicted["above"]) / sum(spread)
+    ends = " to ".join(f"{end / both:.3f}" for end in slope[1:])
+    return cases, f"where H jumps, the slope is {ends} of that of a law of two half-normals"
 
 
 def _in_hindsight(sharp: _Sharp, multiple: float) -> tuple[list[Case], dict[str, Any]]:

@@ -19,7 +19,7 @@ _SEEDS = range(4000, 4064)
 _CONFIDENCE = 0.999
 
 _ROUNDING = 1e-12
-"""By what a projected price may exceed R, relative to it: clipping at R is exact, the mean taken off is not."""
+"""By what a projected price may exceed R, relative to it: clipping is exact, taking the mean off is not."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def run(folder: Path, *statements: Statement, depth: Depth = Depth.DEFAULT) -> l
     ids=[
         "holds", "unmet too", "inconclusive", "unmet", "fails", "control passes", "control is no number",
         "statement is no number", "no control",
-    ],  # fmt: skip
+    ],
 )
 def test_what_passes(tmp_path: Path, cases: tuple, verdict: Verdict, passed: bool) -> None:
     (outcome,) = run(tmp_path, stated("Q1", *cases))
