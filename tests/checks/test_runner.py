@@ -38,8 +38,15 @@ def run(folder: Path, *statements: Statement, depth: Depth = Depth.DEFAULT) -> l
         ((GOOD,), Verdict.HOLDS, False),
     ],
     ids=[
-        "holds", "unmet too", "inconclusive", "unmet", "fails", "control passes", "control is no number",
-        "statement is no number", "no control",
+        "holds",
+        "unmet too",
+        "inconclusive",
+        "unmet",
+        "fails",
+        "control passes",
+        "control is no number",
+        "statement is no number",
+        "no control",
     ],
 )
 def test_what_passes(tmp_path: Path, cases: tuple, verdict: Verdict, passed: bool) -> None:
