@@ -59,12 +59,18 @@ class Case:
 
     @property
     def verdict(self) -> Verdict:
-        """Where the interval lies: inside what is allowed, outside, or across an end; NaN fails."""
+        """Where the interval lies: inside what is allowed, outside, or across an end.
+
+        NaN, in the value or at an end of its interval, fails a statement and leaves a control undecided: a
+        control must fail by a number, which infinity is.
+        """
         if self.unmet is not None:
             return Verdict.UNMET
+        if any(math.isnan(number) for number in (self.value, self.low, self.high)):
+            return Verdict.FAILS if self.control is None else Verdict.INCONCLUSIVE
         if self.least <= self.low and self.high <= self.most:
             return Verdict.HOLDS
-        if self.high < self.least or self.low > self.most or math.isnan(self.value):
+        if self.high < self.least or self.low > self.most:
             return Verdict.FAILS
         return Verdict.INCONCLUSIVE
 

@@ -22,6 +22,13 @@ from paper_checks.phi_balancing.potentials import PAPER, name_of
 _SMOOTH: tuple[Potential, ...] = (NegativeEntropy(), SquaredNorm(), PNorm(1.5), Tsallis(0.5))
 _RATES = (1.0, 0.3, 0.1)
 _DECIDE = "more batches or seeds"
+_LEAST, _MOST = 0.85, 1.15
+"""What averages and the rule may keep, over what is predicted.
+
+Not derived, and no record says that it was set before the first runs. The prediction is of first order, and
+99 % intervals at default depth have half widths up to 7 % (seen: 0.965 to 1.04, intervals from 0.90 to 1.11).
+A formula without the 2 - eta would be wrong by a factor of 2 at eta = 1.
+"""
 
 
 def _slope(
@@ -216,7 +223,7 @@ def minibatch_bias(depth: Depth) -> Findings:
             cases.append(
                 between(
                     f"{name_of(potential)}, rate {rate:g}, softmax of normal logits, E=8, B={_AVERAGED_SIZE}",
-                    "bias left in an average / analytic", value, 0.85, 1.15,
+                    "bias left in an average / analytic", value, _LEAST, _MOST,
                     low=value - half, high=value + half, decide=_DECIDE,
                 )
             )  # fmt: skip
@@ -236,7 +243,7 @@ def minibatch_bias(depth: Depth) -> Findings:
         cases += [
             between(
                 f"{name}, rate {rate:g}, E={source.n_experts}, K={sizes_of['k']}, T={sizes_of['n_tokens']}",
-                "late regret per step / analytic", m, 0.85, 1.15, low=m - w, high=m + w, decide=_DECIDE,
+                "late regret per step / analytic", m, _LEAST, _MOST, low=m - w, high=m + w, decide=_DECIDE,
             )
             for rate, m, w in zip(_RATES, mean, reach, strict=True)
         ]  # fmt: skip

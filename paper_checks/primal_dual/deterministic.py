@@ -15,11 +15,14 @@ from paper_checks.primal_dual.fixed_batch import (
     changes,
     divisor,
     exact_change,
+    fresh_changes,
     heavy_and_light,
     moves,
 )
 
 _SAME = "the scores are the same at every step"
+
+_FRESH = "fresh scores at the new price"
 
 _ERROR = 1e-9
 """What D1's identity may miss, relative to the sum of its terms."""
@@ -42,7 +45,7 @@ _SIDE = 1e-9
         "delta_k = eps_k (L - A_k); for any other step -<delta, A - L> replaces the squares",
     ),
     statistic="largest |change - benefits + squares| of a run's steps, relative to benefits + squares",
-    control="the change as a difference of two dual values; A+ in place of A",
+    control="fresh scores at the new price; A+ in place of A; the change as a difference of two dual values",
     figure=figures.identity,
     caption="Left: both terms of every step; below the diagonal the dual falls. Right: what the identity "
     "misses, relative to the sum of its terms, step by step in rising order (solid), and what it would "
@@ -61,11 +64,15 @@ def identity(depth: Depth) -> Findings:
         errors = np.array([c.split.error for c in found])
         plain_errors = np.abs(np.array([c.plain for c in found]) - benefits + squares) / size
         late_errors = np.abs(change - benefits - np.array([c.split.ceiling for c in found])) / size
-        wrong = (change < 0.0) != (benefits < squares)
-        error = "largest relative error"
+        fresh, _ = fresh_changes(batch, found)
+        fresh_errors = np.abs(fresh - benefits + squares) / size
+        wrong, fresh_wrong = ((x < 0.0) != (benefits < squares) for x in (change, fresh))
+        error, untold = "largest relative error", "steps whose sign the terms do not tell"
         cases += [
             at_most(batch.name, error, float(errors.max()), _ERROR),
-            at_most(batch.name, "steps whose sign the terms do not tell", float(wrong.sum()), 0.0),
+            at_most(batch.name, untold, float(wrong.sum()), 0.0),
+            at_most(batch.name, error, float(fresh_errors.max()), _ERROR, control=_FRESH),
+            at_most(batch.name, untold, float(fresh_wrong.sum()), 0.0, control=_FRESH),
             at_most(batch.name, error, float(late_errors.max()), _ERROR, control="A+ in place of A"),
         ]
         if batch.heavy:
@@ -91,7 +98,7 @@ def identity(depth: Depth) -> Findings:
     hypotheses=(_SAME,),
     statistic="largest excess of the change over the bound, relative to D1's terms; steps without overshoot "
     "that raise the dual",
-    control="A in place of A+: the tangent at p is a lower bound",
+    control="fresh scores at the new price; A in place of A+: the tangent at p is a lower bound",
     figure=figures.no_overshoot,
     caption="Every step's change of the dual against D2's bound, both relative to the sum of D1's terms. No "
     "point lies above the diagonal; left of the vertical line (no overshoot) none lies above zero. Steps in "
@@ -108,11 +115,15 @@ def no_overshoot(depth: Depth) -> Findings:
         change = np.array([c.split.change for c in found]) / size
         ceiling = np.array([c.split.ceiling for c in found]) / size
         tangent = -np.array([c.squares for c in found]) / size
-        excess = "largest excess over the bound / D1's terms"
-        rises = float(((ceiling <= 0.0) & (change > _ROUNDING)).sum())
+        excess, raising = "largest excess over the bound / D1's terms", "steps without overshoot that raise D"
+        fresh, fresh_ceiling = (x / size for x in fresh_changes(batch, found))
+        for x, most, control in ((change, ceiling, None), (fresh, fresh_ceiling, _FRESH)):
+            rises = float(((most <= 0.0) & (x > _ROUNDING)).sum())
+            cases += [
+                at_most(batch.name, excess, float((x - most).max()), _ROUNDING, control=control),
+                at_most(batch.name, raising, rises, 0.0, control=control),
+            ]
         cases += [
-            at_most(batch.name, excess, float((change - ceiling).max()), _ROUNDING),
-            at_most(batch.name, "steps without overshoot that raise D", rises, 0.0),
             at_most(
                 batch.name, excess, float((change - tangent).max()), _ROUNDING, control="A in place of A+"
             ),

@@ -16,12 +16,16 @@ SCHEDULES = ("sign", "constant", "harmonic", "sqrt")
 
 
 class Batch(NamedTuple):
-    """Scores with a name; ``heavy`` says that their sums lose the digits of a step."""
+    """Scores with a name; ``heavy`` says that their sums lose the digits of a step.
+
+    ``source`` draws more such batches, at steps other than 0.
+    """
 
     name: str
     scores: FloatArray
     k: int
     heavy: bool
+    source: sources.Source | None = None
 
 
 class Move(NamedTuple):
@@ -75,7 +79,8 @@ def heavy_and_light() -> list[Batch]:
     for name, source, n_tokens, k in families:
         scores = source.batch(0, n_tokens)
         heavy = name == "Pareto 0.1"
-        batches.append(Batch(f"{name}, T={n_tokens}, E={source.n_experts}, K={k}", scores, k, heavy))
+        title = f"{name}, T={n_tokens}, E={source.n_experts}, K={k}"
+        batches.append(Batch(title, scores, k, heavy, source))
     return batches
 
 
@@ -100,6 +105,28 @@ def changes(batch: Batch, n_moves: int) -> list[Change]:
                         )
                     )  # fmt: skip
     return found
+
+
+def fresh_changes(batch: Batch, found: list[Change]) -> tuple[Float64Array, Float64Array]:
+    """Return D of a fresh batch at p+ less the batch's own at p, and D2's bound by the fresh batch's loads.
+
+    Each change has its own fresh batch: D1 and D2 without the same scores at every step.
+    """
+    if batch.source is None:
+        raise AssertionError(batch.name)
+    own = batch.scores.astype(np.float64)
+    n_tokens, n_experts = own.shape
+    differences, ceilings = np.empty(len(found)), np.empty(len(found))
+    for i, change in enumerate(found):
+        fresh = batch.source.batch(1 + i, n_tokens).astype(np.float64)
+        end, start = (
+            bs.dual_value(scores, bias, k=batch.k)
+            for scores, bias in ((fresh, change.new_bias), (own, change.bias))
+        )
+        loads = bs.route(fresh, change.new_bias, k=batch.k).loads
+        differences[i] = end - start
+        ceilings[i] = (change.new_bias - change.bias) @ (loads - n_tokens * batch.k / n_experts)
+    return differences, ceilings
 
 
 def exact_change(batch: Batch, change: Change) -> float:

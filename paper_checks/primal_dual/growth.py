@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import betaincinv
 
+import balancesim as bs
 from balancesim import sources, theory
 from balancesim.balancers import AlfLB
 from balancesim.checks import Case, Depth, Findings, at_least, at_most, statement
@@ -20,6 +21,7 @@ from paper_checks.primal_dual.curves import (
     Interval,
     mean_interval,
     name_of,
+    over_seeds,
     ratio_case,
     regret_curves,
     slopes,
@@ -28,6 +30,14 @@ from paper_checks.primal_dual.curves import (
 _CURVES = 16
 _REPLICATIONS = 200
 _FEW_REPLICATIONS = 40
+
+_COVERAGE = 0.9
+"""What share of 95 % intervals of b must hold it.
+
+Not the nominal share: where 200 intervals cover 95 %, the share's lower limit reaches 95 % once in 38
+times and 90 % four times in five. Intervals by bootstrap of 16 curves are approximate besides. No
+record says that it was set before the first runs, whose share is 0.955.
+"""
 
 
 def _share(hits: Iterable[bool]) -> Interval:
@@ -50,6 +60,7 @@ def _is_logarithmic(fit: GrowthFit) -> bool:
 
 
 def _is_linear(fit: GrowthFit) -> bool:
+    """Whether the interval of beta is within 0.1 of 1: far from 0.5, what theory has next to a line."""
     return fit.verdict == "power" and fit.exponent.low > 0.9 and fit.exponent.high < 1.1
 
 
@@ -124,7 +135,7 @@ def telling_growth(depth: Depth) -> Findings:
         covered = _share(fit.slope.low <= mean_slope <= fit.slope.high for fit in log)
         cases.append(
             at_least(
-                name, "share of 95 % intervals of b that hold the mean b", covered.value, 0.9,
+                name, "share of 95 % intervals of b that hold the mean b", covered.value, _COVERAGE,
                 low=covered.low, high=covered.high, decide="more replications",
             )
         )  # fmt: skip
@@ -237,10 +248,11 @@ def _bound_at_minimiser(sharp: _Sharp, steps: IntArray) -> Float64Array:
         "H continuous and positive at p*",
     ),
     statistic=(
-        "slope in ln N of 256 seeds' realised regret from step 30 on over the predicted slope, T = 256, 95 % "
-        "interval over seeds"
+        "slope in ln N of 256 seeds' realised regret from step 30 on over the predicted slope, T = 256 "
+        "(where H jumps: 2,048 seeds, T = 16), 95 % interval over seeds"
     ),
-    control="the slope of steps 2/(mu n) held to the formula of 1/(mu n); hindsight's linear part left in",
+    control="H jumps at p*, three to one, and no H gives the slope: lower, upper or their mean; the slope of "
+    "steps 2/(mu n) held to the formula of 1/(mu n); hindsight's linear part left in",
     figure=figures.draw_sharp,
     caption=(
         "Mean realised regret of 256 seeds (dots) and the predicted slope in ln N (lines through the middle "
@@ -296,12 +308,59 @@ def sharp_constant(depth: Depth) -> Findings:
                     "ratio": [slope.value / predicted, slope.low / predicted, slope.high / predicted],
                 }
             )
+    jump_cases, jump_remark = _at_jump()
     uniform = _declared(sources.Uniform(n_experts=16), 4, 500)
     found_cases, panel = _in_hindsight(uniform, 1.0)
-    cases += found_cases
+    cases += jump_cases + found_cases
     if depth is Depth.DEEP:
         cases += _in_hindsight(_estimated(sources.TokenStream(), 8, 500), 1.5)[0]
-    return Findings(cases, {"panels": panels, "hindsight": panel})
+    return Findings(cases, {"panels": panels, "hindsight": panel}, (jump_remark,))
+
+
+_LOWER, _UPPER = 0.5, 1.5
+"""Densities of the difference of two scores below and above zero, which is its median."""
+
+_JUMP_TOKENS = 16
+_JUMP_SEEDS = range(71_000, 73_048)
+"""One direction alone is noisy: so many seeds bring the slope to 3 %, and the nearest formula is 12 % off."""
+
+
+def _at_jump() -> tuple[list[Case], str]:
+    """S7 where H is not continuous at p* = 0: the slope against the formula with either H, and their mean."""
+    n_tokens, horizon = _JUMP_TOKENS, 700
+    step_size = 1.0 / (2.0 * _LOWER)
+
+    def measure(seed: int) -> tuple[IntArray, Float64Array]:
+        middle = np.random.default_rng(seed).random(n_tokens * horizon) - 0.5
+        difference = np.where(middle < 0.0, middle / _LOWER, middle / _UPPER)
+        source = sources.Recorded(np.column_stack([difference, np.zeros_like(difference)]))
+        run = bs.simulate(
+            AlfLB(step_size=step_size), source, n_tokens=n_tokens, k=1, horizon=horizon,
+            comparator=np.zeros(2), n_records=64, n_exact=0,
+        )  # fmt: skip
+        return run.steps, run.regret
+
+    runs = over_seeds(measure, _JUMP_SEEDS)
+    slope = mean_interval(slopes(Curves(runs[0][0], np.array([regret for _, regret in runs])), _FIRST))
+    pair = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    densities = {"below": _LOWER, "above": _UPPER, "mean": 0.5 * (_LOWER + _UPPER)}
+    predicted = {
+        side: theory.general_slope(density * pair, pair / 4.0, n_tokens=n_tokens, step_size=step_size)
+        for side, density in densities.items()
+    }
+    cases = [
+        ratio_case(
+            f"density {_LOWER:g} below p*, {_UPPER:g} above, E=2, K=1, T={n_tokens}",
+            f"slope / predicted, steps 1/(mu n), H {side}", slope, value, within=0.05,
+            control="H not continuous at p*",
+        )
+        for side, value in predicted.items()
+    ]  # fmt: skip
+    # sqrt(n) e_n as a diffusion with a drift a lambda - 1/2 of its side: two half-normals of equal height.
+    spreads = [(4.0 * density * step_size - 1.0) ** -0.5 for density in (_LOWER, _UPPER)]
+    mixed = (spreads[0] * predicted["below"] + spreads[1] * predicted["above"]) / sum(spreads)
+    low, high = slope.low / mixed, slope.high / mixed
+    return cases, f"where H jumps, the slope is {low:.3f} to {high:.3f} of that of two half-normals"
 
 
 def _in_hindsight(sharp: _Sharp, multiple: float) -> tuple[list[Case], dict[str, Any]]:

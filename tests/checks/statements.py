@@ -1,5 +1,6 @@
 """Statements for tests of the checks themselves."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,11 @@ from balancesim.report import style
 GOOD = at_most("here", "error", 0.5, 1.0)
 BAD = at_most("there", "error", 2.0, 1.0)
 UNSURE = at_most("elsewhere", "error", 0.9, 1.0, low=0.8, high=1.1, decide="more seeds")
+NOT_A_NUMBER = at_most("nowhere", "error", math.nan, 1.0)
 UNMET = at_most("beyond", "error", 9.0, 1.0, unmet="no density")
 CONTROL = at_most("here", "error", 3.0, 1.0, control="sign flipped")
 PASSING_CONTROL = at_most("here", "error", 0.1, 1.0, control="sign flipped")
+BROKEN_CONTROL = at_most("here", "error", math.nan, 1.0, control="sign flipped")
 
 
 def draw(findings: Findings) -> Figure:

@@ -35,6 +35,18 @@ def test_what_is_not_finite_does_not_hold(value: float) -> None:
     assert at_most("one", "error", value, 1.0).verdict is Verdict.FAILS
 
 
+def test_a_control_must_fail_by_a_number() -> None:
+    assert at_most("one", "error", math.inf, 1.0, control="sign flipped").verdict is Verdict.FAILS
+    assert at_most("one", "error", math.nan, 1.0, control="sign flipped").verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("low", "high"), [(math.nan, 5.0), (5.0, math.nan)])
+def test_an_interval_that_is_no_interval(low: float, high: float) -> None:
+    assert at_most("one", "error", 5.0, 9.0, low=low, high=high).verdict is Verdict.FAILS
+    control = at_most("one", "error", 5.0, 1.0, low=low, high=high, control="sign flipped")
+    assert control.verdict is Verdict.INCONCLUSIVE
+
+
 def test_an_unmet_hypothesis_is_no_failure() -> None:
     assert at_most("one", "error", 5.0, 1.0, unmet="iterates leave the set").verdict is Verdict.UNMET
 

@@ -7,7 +7,17 @@ import pytest
 
 from balancesim.checks import Depth, Outcome, Statement, Verdict, find_statements, run_checks
 from balancesim.errors import InputError, RunDirectoryError
-from tests.checks.statements import BAD, CONTROL, GOOD, PASSING_CONTROL, UNMET, UNSURE, stated
+from tests.checks.statements import (
+    BAD,
+    BROKEN_CONTROL,
+    CONTROL,
+    GOOD,
+    NOT_A_NUMBER,
+    PASSING_CONTROL,
+    UNMET,
+    UNSURE,
+    stated,
+)
 
 
 def run(folder: Path, *statements: Statement, depth: Depth = Depth.DEFAULT) -> list[Outcome]:
@@ -23,9 +33,21 @@ def run(folder: Path, *statements: Statement, depth: Depth = Depth.DEFAULT) -> l
         ((UNMET, CONTROL), Verdict.UNMET, True),
         ((GOOD, BAD, UNSURE, CONTROL), Verdict.FAILS, False),
         ((GOOD, CONTROL, PASSING_CONTROL), Verdict.HOLDS, False),
+        ((GOOD, CONTROL, BROKEN_CONTROL), Verdict.HOLDS, False),
+        ((GOOD, NOT_A_NUMBER, CONTROL), Verdict.FAILS, False),
         ((GOOD,), Verdict.HOLDS, False),
     ],
-    ids=["holds", "unmet too", "inconclusive", "unmet", "fails", "control passes", "no control"],
+    ids=[
+        "holds",
+        "unmet too",
+        "inconclusive",
+        "unmet",
+        "fails",
+        "control passes",
+        "control is no number",
+        "statement is no number",
+        "no control",
+    ],
 )
 def test_what_passes(tmp_path: Path, cases: tuple, verdict: Verdict, passed: bool) -> None:
     (outcome,) = run(tmp_path, stated("Q1", *cases))

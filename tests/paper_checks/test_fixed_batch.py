@@ -30,6 +30,16 @@ def test_moves_are_those_of_the_rule():
         assert [move.n for move in moves] == [1, 2, 3, 4, 5, 6]
 
 
+def test_fresh_changes_of_the_same_scores_are_the_changes():
+    scores = np.random.default_rng(3).normal(size=(32, 5))
+    again = bs.sources.Recorded(np.tile(scores, (200, 1)))
+    batch = fixed_batch.Batch("here", scores, 2, heavy=False, source=again)
+    found = fixed_batch.changes(batch, 3)
+    differences, ceilings = fixed_batch.fresh_changes(batch, found)
+    np.testing.assert_allclose(differences, [change.split.change for change in found], atol=1e-11)
+    np.testing.assert_allclose(ceilings, [change.split.ceiling for change in found], atol=1e-11)
+
+
 def test_pairs_against_counts_every_pair():
     rng = np.random.default_rng(2)
     before, after = (np.argsort(rng.random((40, 6)), axis=1)[:, :3] for _ in range(2))

@@ -60,6 +60,16 @@ def test_curves_are_those_of_each_seed():
     assert over_seeds(lambda seed: seed + 1, [2, 1]) == [3, 2]
 
 
+def test_a_projection_that_does_nothing_fails(monkeypatch):
+    instance = regret._Instance(sources.Uniform(n_experts=10), 3, 0.1, horizon=50)
+    monkeypatch.setattr(regret, "_measured_form", lambda _: ([], {}))
+    monkeypatch.setattr(regret, "_instances", lambda _: [instance])
+    monkeypatch.setattr(regret, "_FAMILIES", ())
+    assert regret.bound.run(Depth.DEFAULT).verdict is Verdict.HOLDS
+    monkeypatch.setattr(regret, "AlfLB", lambda **options: AlfLB(**{**options, "radius": None}))
+    assert regret.bound.run(Depth.DEFAULT).verdict is Verdict.FAILS
+
+
 def test_safe_differences():
     found = regret.safe_differences.run(Depth.DEFAULT)
     assert found.verdict is Verdict.HOLDS
