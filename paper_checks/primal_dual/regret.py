@@ -243,11 +243,11 @@ def bound(depth: Depth) -> Findings:
         radius = instance.radius
         if radius is None:
             raise AssertionError(instance.name())
-        farthest = found.farthest / radius
+        beyond = found.farthest / radius - 1.0
         if instance.projected:
-            cases.append(at_most(instance.name(), "farthest price / R", farthest, 1.0 + _ROUNDING))
+            cases.append(at_most(instance.name(), "farthest price / R, less 1", beyond, _ROUNDING))
         # A projection that fails is a failure, not a hypothesis that is not met.
-        kept = instance.projected or farthest <= 1.0 + _ROUNDING
+        kept = instance.projected or beyond <= _ROUNDING
         unmet = None if kept else "iterates leave the domain"
         for kind, bound_values in (("worst-case", found.worst), ("measured", found.measured)):
             value, low, high = found.ratio(bound_values)
