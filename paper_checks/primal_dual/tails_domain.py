@@ -2,65 +2,34 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 import balancesim as bs
-from balancesim.balancers import AlfLB, PriceRule
-from balancesim.balancers.alf_lb import project
+from balancesim.balancers import AlfLB
 from balancesim.checks import Case, Depth, Findings, at_least, at_most, between, statement
-from balancesim.theory import boundary_spread, domain_modulus, modulus, regret_bound
-from balancesim.types import Float64Array, IntArray
+from balancesim.theory import boundary_spread, curvature, domain_modulus, modulus, regret_bound
+from balancesim.theory.tails import tree_weights
+from balancesim.types import Float64Array
 from paper_checks.primal_dual import tails_figures as figures
+from paper_checks.primal_dual.tails_instances import families
+from paper_checks.primal_dual.tails_rules import SummedModulus
 
 _SEED = 20_27
+_INDICES = (0.5, 1.5)
 _DOMAIN = "C = {sum p = 0, |p_k - p*_k| <= R}"
 _IID = "independent scores with one unimodal density"
-
-
-def _families(n_experts: int) -> dict[str, Any]:
-    kinds = bs.sources
-    return {
-        "Pareto 0.5": kinds.Pareto(n_experts=n_experts, tail_index=0.5),
-        "Pareto 1.5": kinds.Pareto(n_experts=n_experts, tail_index=1.5),
-        "t, 2": kinds.StudentT(n_experts=n_experts, degrees=2.0),
-        "log-normal 2": kinds.LogNormal(n_experts=n_experts, sigma=2.0),
-        "exponential": kinds.Exponential(n_experts=n_experts),
-        "normal": kinds.Normal(n_experts=n_experts),
-    }
-
-
-def _least_eigenvalue(noise: Any, k: int, shifts: Float64Array) -> float:
-    """lambda_2 of H by sums over a grid of z and counts of the others above it; good to about 1e-3."""
-    n_experts, scale = shifts.size, float(np.ptp(shifts)) + float(noise.isf(1e-3) - noise.ppf(0.5))
-    places = np.sinh(np.linspace(-30.0, 30.0, 3_001)) * scale * 1e-9
-    anchor = noise.support()[0] if np.isfinite(noise.support()[0]) else noise.ppf(0.3)
-    z = np.unique(np.concatenate([places + anchor + s for s in np.unique(shifts)]))
-    with np.errstate(all="ignore"):
-        density = np.array([noise.pdf(z - s) for s in shifts])
-        above = np.array([noise.sf(z - s) for s in shifts])
-    width = np.gradient(z)
-    hessian = np.zeros((n_experts, n_experts))
-    for i in range(n_experts):
-        for j in range(i):
-            counts = np.zeros((n_experts - 1, z.size))
-            counts[0] = 1.0
-            for e in set(range(n_experts)) - {i, j}:
-                counts[1:] = counts[1:] * (1.0 - above[e]) + counts[:-1] * above[e]
-                counts[0] *= 1.0 - above[e]
-            hessian[i, j] = hessian[j, i] = -float((density[i] * density[j] * counts[k - 1] * width).sum())
-    np.fill_diagonal(hessian, -hessian.sum(axis=1))
-    return float(np.linalg.eigvalsh(hessian)[1])
 
 
 def _prices(rng: np.random.Generator, n_experts: int, radius: float, n_random: int) -> list[Float64Array]:
     """Prices of C: one expert raised, one lowered, halves apart, one of three levels, and random ones."""
     raised = np.full(n_experts, -1.0 / (n_experts - 1))
     raised[0] = 1.0
-    halves = np.where(np.arange(n_experts) % 2 == 0, 1.0, -1.0)
+    half = n_experts // 2
+    halves = np.zeros(n_experts)
+    halves[:half], halves[n_experts - half :] = 1.0, -1.0
     ends = np.zeros(n_experts)
     ends[:2] = 1.0, -1.0
     found = [raised, -raised, halves, ends]
@@ -78,35 +47,23 @@ def _prices(rng: np.random.Generator, n_experts: int, radius: float, n_random: i
     claim="Over the ball of radius R mu_C lies between lambda_2 of a weighted tree and lambda_2 where one "
     "expert is raised or lowered by R. Both fall like R^-(1+aK) for Pareto tails of index a, like "
     "R^-(1+a) where the lower tail is as heavy, and like exp(-K R E/(E-1)) for exponential scores and K "
-    ">= 2: light tails lose the modulus exponentially, heavy ones by a power.",
+    ">= 2, exp(-2R) for K = 1: light tails lose the modulus exponentially, heavy ones by a power.",
     hypotheses=(_IID, _DOMAIN, "for the powers: a density of regular variation; E and K fixed"),
-    statistic="least lambda_2 of explicit and random prices over both bounds, E = 5; slopes of both "
-    "bounds at R = 10^6 spreads, or for exponential scores the rate at 40, E = 16",
-    control="the power 1 + a(K+1) that S4's bound falls with; the power 1 + a that a lowered expert alone "
-    "gives",
+    statistic="at explicit and random prices, E = 5: least weight of a pair over its bound, pairs of each kind "
+    "and each of the three bounds apart; least lambda_2 over the bounds on mu_C; slopes of both bounds at R "
+    "= 10^6 spreads, or for exponential scores the rate at 40, E = 16",
+    control="bounds on pairs without their shifts; mu(p*) as a lower bound over the ball; the power 1 + a(K+1) "
+    "that S4's bound falls with; the power 1 + a that a lowered expert alone gives",
     figure=figures.domain,
     caption="Bounds on mu_C over mu(p*) against the radius in boundary spreads, E = 16: lower and upper "
     "(bands), and S4's lower bound (dotted).",
 )
 def domain(depth: Depth) -> Findings:
     """Bounds against explicit prices, and their slopes far out."""
-    cases: list[Case] = []
-    rng = np.random.default_rng(_SEED)
-    for name, source in _families(5).items():
-        for k in (1, 2, 3):
-            noise, spread = source.noise_distribution(), boundary_spread(source, k)
-            least, most = math.inf, 0.0
-            for radius in (0.3 * spread, 1.5 * spread):
-                bounds = domain_modulus(source, k, radius)
-                prices = _prices(rng, 5, radius, depth.pick(2, 100))
-                found = min(_least_eigenvalue(noise, k, price) for price in prices)
-                least, most = min(least, found / bounds.low), max(most, found / bounds.high)
-            where = f"{name}, E=5, K={k}, R=0.3 and 1.5 spreads"
-            cases.append(at_least(where, "least lambda_2 over the lower bound", least, 1.0))
-            cases.append(at_most(where, "least lambda_2 over the upper bound", most, 1.0 + 2e-3))
+    cases = _at_prices(depth.pick(2, 100))
     indices = {"Pareto 0.5": 0.5, "Pareto 1.5": 1.5, "t, 2": 2.0}
     for name, a in indices.items():
-        source = _families(16)[name]
+        source = families(16, _INDICES)[name]
         for k in (1, 2, 4):
             reach = 1e6 * boundary_spread(source, k)
             near, far = (domain_modulus(source, k, r) for r in (reach, 2.0 * reach))
@@ -122,7 +79,7 @@ def domain(depth: Depth) -> Findings:
                     slope = slopes["upper"] * power / wrong
                     cases.append(between(where, "power of the upper bound", slope, 0.98, 1.02, control=what))
     for k in (2, 4):
-        source = _families(16)["exponential"]
+        source = families(16, _INDICES)["exponential"]
         near, far = (domain_modulus(source, k, r) for r in (40.0, 41.0))
         rate = k * 16 / 15
         for side, ratio in (("lower", near.low / far.low), ("upper", near.high / far.high)):
@@ -130,7 +87,94 @@ def domain(depth: Depth) -> Findings:
                 between(f"exponential, E=16, K={k}", f"rate of the {side} bound over KE/(E-1)",
                         math.log(ratio) / rate, 0.98, 1.02)
             )  # fmt: skip
+    source = families(16, _INDICES)["exponential"]
+    near, far = (domain_modulus(source, 1, r) for r in (40.0, 41.0))
+    # One expert up and one down: lambda_2 <= E/(E-1) H_22, whose rate 2 is reached up to E exp(-R).
+    shape = np.array([1.0, -1.0] + [0.0] * 14)
+    diagonal = [float(curvature(source, 1, bias=r * shape)[1, 1]) for r in (10.0, 11.0)]
+    where = "exponential, E=16, K=1"
+    for what, ratio in (("the lower bound", near.low / far.low), ("H_22", diagonal[0] / diagonal[1])):
+        cases.append(between(where, f"rate of {what} over 2", math.log(ratio) / 2.0, 0.98, 1.02))
+    rate = math.log(near.high / far.high) / 2.0
+    control = "the rate of one raised expert"
+    cases.append(between(where, "rate of the upper bound over 2", rate, 0.98, 1.02, control=control))
     return Findings(cases, _domain_curves())
+
+
+_BOUNDS = ("first", "passed", "fallen", "hazard")
+
+
+def _at_prices(n_random: int) -> list[Case]:
+    """T5 (i) and (ii) at prices of the ball: pair by pair, and lambda_2."""
+    cases: list[Case] = []
+    rng = np.random.default_rng(_SEED)
+    n_experts, radii = 5, (0.3, 1.5, 6.0)
+    for name, source in families(n_experts, _INDICES).items():
+        noise = source.noise_distribution()
+        for k in (1, 2, 3):
+            where = f"{name}, E={n_experts}, K={k}, R=0.3, 1.5 and 6 spreads"
+            found, spread, mu = _Least(), boundary_spread(source, k), modulus(source, k).value
+            for radius in (rho * spread for rho in radii):
+                weights, bare = (tree_weights(noise, n_experts, k, r) for r in (radius, 0.0))
+                bounds, least = domain_modulus(source, k, radius), math.inf
+                for price in _prices(rng, n_experts, radius, n_random):
+                    least = min(least, modulus(source, k, bias=price).value)
+                    order = np.argsort(-price)
+                    pairs = -curvature(source, k, bias=price)[np.ix_(order, order)]
+                    below, above = pairs[k - 1, k:].min(), pairs[k, : k - 1].min(initial=math.inf)
+                    for bound in _BOUNDS:
+                        smallest = below if bound == "first" else above
+                        found.add(bound, smallest, getattr(weights, bound))
+                        found.add(f"{bound} bare", smallest, getattr(bare, bound))
+                    found.add("passed as first", above, weights.first)
+                    if weights.hazard:
+                        flat = _hazard_unmoved(noise, n_experts, k, radius)
+                        found.add("hazard unmoved", above, flat)
+                found.add("low", least, bounds.low)
+                found.add("mu", least, mu)
+                found.most = max(found.most, least / bounds.high)
+            cases += [
+                at_least(where, "least lambda_2 over the lower bound", found.least["low"], 1.0),
+                at_most(where, "least lambda_2 over the upper bound", found.most, 1.0 + 1e-9),
+                at_least(where, "least lambda_2 over mu(p*)", found.least["mu"], 1.0, control="mu(p*)"),
+            ]
+            for bound, what in zip(
+                _BOUNDS, ("w1", "the first w2", "the second w2", "the third w2"), strict=True
+            ):
+                if bound in found.least:
+                    value, bare_value = found.least[bound], found.least[f"{bound} bare"]
+                    quantity = f"least weight of a pair over {what}"
+                    cases.append(at_least(where, quantity, value, 1.0 - 1e-9))
+                    cases.append(at_least(where, quantity, bare_value, 1.0, control=f"{what} at R = 0"))
+            if "passed as first" in found.least and name in ("Pareto 0.5", "Pareto 1.5", "exponential"):
+                quantity, control = "least weight of a pair over the first w2", "S not moved by 2R"
+                cases.append(at_least(where, quantity, found.least["passed as first"], 1.0, control=control))
+            if "hazard unmoved" in found.least and name != "exponential":
+                quantity, control = "least weight of a pair over the third w2", "h not moved by 2R"
+                cases.append(at_least(where, quantity, found.least["hazard unmoved"], 1.0, control=control))
+    return cases
+
+
+class _Least:
+    """Least ratios to bounds that are not zero, and the largest to the upper bound."""
+
+    def __init__(self) -> None:
+        self.least: dict[str, float] = {}
+        self.most = 0.0
+
+    def add(self, what: str, value: float, bound: float) -> None:
+        """Keep the ratio if it is the least."""
+        if bound > 0.0 and value < math.inf:
+            self.least[what] = min(self.least.get(what, math.inf), float(value / bound))
+
+
+def _hazard_unmoved(noise: Any, n_experts: int, k: int, radius: float) -> float:
+    """The third w2 with h(x) for h(x + 2R), by the midpoint rule in S(x)."""
+    survival = (np.arange(20_000) + 0.5) / 20_000
+    x = noise.isf(survival)
+    far = noise.sf(x + radius * n_experts / (n_experts - 1))
+    values = noise.pdf(x) / survival * far**k * (1.0 - survival) ** (n_experts - 1 - k)
+    return float(values.mean())
 
 
 def _domain_curves() -> dict[str, Any]:
@@ -142,7 +186,7 @@ def _domain_curves() -> dict[str, Any]:
     for k in (1, 2):
         rows = []
         for name in data["names"]:
-            source = _families(16)[name]
+            source = families(16, _INDICES)[name]
             mu, spread = modulus(source, k).value, boundary_spread(source, k)
             bounds = [domain_modulus(source, k, r * spread) for r in radii]
             known = [modulus(source, k, radius=r * spread).value for r in radii]
@@ -275,42 +319,6 @@ def early(depth: Depth) -> Findings:
     return Findings(cases, data)
 
 
-@dataclass(frozen=True)
-class SummedModulus(PriceRule):
-    """T8's steps 1/(m_1 + ... + m_n), m_n given, with S4's projection.
-
-    Parameters
-    ----------
-    moduli : (N,) ndarray
-        m_n.
-    radius : float
-        Of the projection, score units.
-    """
-
-    name = "summed-modulus"
-    moduli: Float64Array = field(repr=False)
-    radius: float
-
-    def init(self, n_experts: int, k: int) -> tuple[int, int, Float64Array]:
-        """Start at zero: steps done, K, price."""
-        return 0, k, np.zeros(n_experts)
-
-    def bias(self, state: tuple[int, int, Float64Array]) -> Float64Array:
-        """Return the price."""
-        return state[2]
-
-    def update(
-        self, state: tuple[int, int, Float64Array], loads: IntArray, probabilities: Float64Array | None
-    ) -> tuple[int, int, Float64Array]:
-        """Take a step and project."""
-        del probabilities
-        n, k, price = state
-        violation = (loads - loads.mean()) * (k / loads.sum())
-        moved = price - violation / self.moduli[: n + 1].sum()
-        project(moved, self.radius)
-        return n + 1, k, moved
-
-
 @statement(
     label="T8",
     paper="adaptive online gradient descent (Bartlett, Hazan & Rakhlin 2007); the application is ours",
@@ -327,7 +335,7 @@ def summed(depth: Depth) -> Findings:
     cases: list[Case] = []
     horizon, n_seeds, k = 300, depth.pick(8, 64), 2
     for name in ("exponential", "normal", "Pareto 1.5"):
-        plain = _families(8)[name]
+        plain = families(8, _INDICES)[name]
         spread = boundary_spread(plain, k)
         places = np.linspace(-0.2, 0.2, 8) * spread
         source = dataclasses.replace(plain, offsets=tuple(float(o) for o in places))

@@ -64,7 +64,9 @@ class Camps(NoisySource):
         plain = bs.sources.Normal(n_experts=self.n_experts, scale=self.scale)
         half = self.n_experts // 2
         signs = np.array([1.0] * half + [-1.0] * (self.n_experts - half))
-        one, other = (curvature(plain, k, bias=sign * CAMP_SHIFT * self.scale * signs) for sign in (1.0, -1.0))
+        one, other = (
+            curvature(plain, k, bias=sign * CAMP_SHIFT * self.scale * signs) for sign in (1.0, -1.0)
+        )
         return 0.5 * (one + other)
 
 

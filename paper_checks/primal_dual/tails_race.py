@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 import balancesim as bs
 from balancesim.balancers import AlfLB, PriceRule, SecantHarmonic
@@ -14,10 +13,12 @@ from balancesim.checks import Depth, Findings, at_least, at_most, statement
 from balancesim.report import style
 from balancesim.theory import boundary_spread, modulus
 from balancesim.types import Float64Array
+from paper_checks.primal_dual.tails_instances import families, ratio_of_means, spread_out
 from paper_checks.primal_dual.tails_rules import AdaGrad, GapModulus
 
 _MULTIPLES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
 _DELAYED = ((1.0, 4.0), (1.5, 4.0), (1.0, 16.0))
+_INDICES = (0.5, 0.8, 1.1, 1.5)
 _FIRST_SEED = 5000
 _ALLOWED, _ALLOWED_DELAYED = 1.75, 2.75
 
@@ -48,24 +49,6 @@ _SETTINGS = (
 )
 
 
-def _sources(n_experts: int) -> dict[str, Any]:
-    kinds = bs.sources
-    paretos = {f"Pareto {a:g}": kinds.Pareto(n_experts=n_experts, tail_index=a) for a in (0.5, 0.8, 1.1, 1.5)}
-    return paretos | {
-        "Cauchy": kinds.Cauchy(n_experts=n_experts),
-        "t, 2": kinds.StudentT(n_experts=n_experts, degrees=2.0),
-        "log-normal 2": kinds.LogNormal(n_experts=n_experts, sigma=2.0),
-        "normal": kinds.Normal(n_experts=n_experts),
-        "exponential": kinds.Exponential(n_experts=n_experts),
-    }
-
-
-def _spread_out(source: Any, k: int, spreads: float) -> Any:
-    width = spreads * boundary_spread(source, k)
-    places = np.linspace(-0.5, 0.5, source.n_experts)
-    return dataclasses.replace(source, offsets=tuple(float(width * x) for x in places))
-
-
 def _race(source: Any, setting: Setting, rules: list[PriceRule]) -> tuple[Float64Array, Float64Array]:
     """Regret in boundary spreads and last mean MaxVio, (seeds, rules)."""
     regret, violation = [], []
@@ -77,15 +60,6 @@ def _race(source: Any, setting: Setting, rules: list[PriceRule]) -> tuple[Float6
         regret.append([run.regret[-1] for run in runs])
         violation.append([run.mean_max_violation[-1] for run in runs])
     return np.array(regret) / boundary_spread(source, setting.k), np.array(violation)
-
-
-def _ratio(ours: Float64Array, theirs: Float64Array) -> tuple[float, float, float]:
-    """Ratio of means over shared seeds, with a 95 % t interval of its logarithm (delta method)."""
-    ratio = float(ours.mean() / theirs.mean())
-    n = ours.size
-    spread = float(np.std(ours / ours.mean() - theirs / theirs.mean(), ddof=1)) / math.sqrt(n)
-    reach = float(stats.t.ppf(0.975, n - 1)) * spread
-    return ratio, ratio * math.exp(-reach), ratio * math.exp(reach)
 
 
 def _draw_units(findings: Findings) -> Figure:
@@ -125,7 +99,7 @@ def units(depth: Depth) -> Findings:
     cases, regret = [], []
     names = ("Pareto 0.8", "normal")
     for name in names:
-        base = _spread_out(_sources(setting.n_experts)[name], setting.k, setting.offsets)
+        base = spread_out(families(setting.n_experts, _INDICES)[name], setting.k, setting.offsets)
         rows, loads = [], []
         for exponent in (0, *exponents):
             scale = 2.0 ** int(exponent)
@@ -192,7 +166,7 @@ def _draw_race(findings: Findings) -> Figure:
 def race(depth: Depth) -> Findings:
     """Race all rules on nine sources in six settings."""
     cases, ratios, lows, highs, chosen = [], [], [], [], []
-    names = list(_sources(2))
+    names = list(families(2, _INDICES))
     for base in _SETTINGS:
         setting = base._replace(n_seeds=base.n_seeds * depth.pick(1, 8))
         found = [_compare(name, setting) for name in names]
@@ -246,7 +220,7 @@ class _Compared(NamedTuple):
 
 
 def _compare(name: str, setting: Setting) -> _Compared:
-    source = _spread_out(_sources(setting.n_experts)[name], setting.k, setting.offsets)
+    source = spread_out(families(setting.n_experts, _INDICES)[name], setting.k, setting.offsets)
     mu = modulus(source, setting.k).value
     unit = setting.n_experts / (setting.k * setting.n_tokens)
     oracles: list[PriceRule] = [AlfLB(step_size=c / mu) for c in _MULTIPLES]
@@ -258,8 +232,8 @@ def _compare(name: str, setting: Setting) -> _Compared:
     ours = regret[:, len(oracles)]
     last = violation.mean(axis=0)
     return _Compared(
-        _ratio(ours, regret[:, plain]),
-        _ratio(ours, regret[:, any_delay]),
+        ratio_of_means(ours, regret[:, plain]),
+        ratio_of_means(ours, regret[:, any_delay]),
         float(mean[-2] / mean[plain]),
         float(mean[-1] / mean[plain]),
         float(mean[_MULTIPLES.index(1.0)] / mean[plain]),
@@ -272,7 +246,7 @@ def _wrong_unit(exponent: int) -> float:
     """Regret of a step of one score unit over that of the best multiple, scores times a power of two."""
     setting = _SETTINGS[1]._replace(n_seeds=2)
     source = bs.sources.Exponential(n_experts=setting.n_experts, scale=2.0**exponent)
-    source = _spread_out(source, setting.k, setting.offsets)
+    source = spread_out(source, setting.k, setting.offsets)
     mu = modulus(source, setting.k).value
     regret, _ = _race(source, setting, [AlfLB(step_size=1.0), *(AlfLB(step_size=c / mu) for c in _MULTIPLES)])
     mean = regret.mean(axis=0)
