@@ -10,7 +10,8 @@ from scipy import stats
 
 import balancesim as bs
 from balancesim.kernels.model import ScoreModel
-from balancesim.sources.structured import NoisySource, alias_table
+from balancesim.sources.base import alias_table
+from balancesim.sources.structured import NoisySource
 from balancesim.theory import boundary_spread, curvature
 from balancesim.types import Float64Array
 

@@ -9,11 +9,17 @@ from matplotlib.figure import Figure
 
 import balancesim as bs
 from balancesim.balancers import AlfLB, PriceRule, SecantHarmonic
-from balancesim.checks import Depth, Findings, at_least, at_most, statement
+from balancesim.checks import Case, Depth, Findings, at_least, at_most, statement
 from balancesim.report import style
 from balancesim.theory import boundary_spread, modulus
 from balancesim.types import Float64Array
-from paper_checks.primal_dual.tails_instances import families, ratio_of_means, spread_out
+from paper_checks.primal_dual.tails_instances import (
+    Camps,
+    families,
+    normalised_gap,
+    ratio_of_means,
+    spread_out,
+)
 from paper_checks.primal_dual.tails_rules import AdaGrad, GapModulus
 
 _MULTIPLES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
@@ -21,6 +27,7 @@ _DELAYED = ((1.0, 4.0), (1.5, 4.0), (1.0, 16.0))
 _INDICES = (0.5, 0.8, 1.1, 1.5)
 _FIRST_SEED = 5000
 _ALLOWED, _ALLOWED_DELAYED = 1.75, 2.75
+_TIED_SEED = 7000
 
 
 class Setting(NamedTuple):
@@ -154,18 +161,25 @@ def _draw_race(findings: Findings) -> Figure:
     title="Secant steps against the best multiple of 1/mu",
     claim=f"Without knowing mu, secant steps have at most {_ALLOWED} times the regret of the best of eight "
     f"fixed multiples of 1/mu, {_ALLOWED_DELAYED} times with the best delay too, on heavy and light "
-    f"tails; with one token a batch or far offsets they have less. Seen, not proved.",
-    hypotheses=("scores independent and identically distributed up to location",),
+    f"tails; with one token a batch or far offsets they have less. Seen, not proved. Regret is a logarithm "
+    f"only if 2 c lambda > 1, lambda the least eigenvalue of the normalised graph of ties.",
+    hypotheses=(
+        "scores independent and identically distributed up to location, so that lambda = E/(E-1)",
+        "c = 1, n0 = 1, one update for as many batches as give 8 tokens per expert",
+    ),
     statistic="ratio of mean regrets at the horizon on shared seeds, the worst of nine sources, with its "
-    "95 % t interval; the best multiple is picked after the run",
-    control="ALF-LB, harmonic, step 1 in score units, on the same sources at scales 2^-7 and 2^7",
+    "95 % t interval; the best multiple is picked after the run; in two halves of experts that seldom tie, "
+    "gain from N/4 to N over that from N/16 to N/4, 1 for a logarithm, 4^(1 - 2 c lambda) for a power",
+    control="ALF-LB, harmonic, step 1 in score units, on exponential scores at scales 2^-7 and 2^7, 2 seeds; "
+    "c = 1 where halves seldom tie",
     figure=_draw_race,
     caption="Regret of rules that know no modulus over that of the best undelayed harmonic step c/mu, c = "
     "0.25 to 10, which knows it; bars are 95 % intervals of the secant rule's. Offsets in boundary spreads.",
 )
 def race(depth: Depth) -> Findings:
     """Race all rules on nine sources in six settings."""
-    cases, ratios, lows, highs, chosen = [], [], [], [], []
+    cases: list[Case] = []
+    ratios, lows, highs, chosen = [], [], [], []
     names = list(families(2, _INDICES))
     for base in _SETTINGS:
         setting = base._replace(n_seeds=base.n_seeds * depth.pick(1, 8))
@@ -183,7 +197,7 @@ def race(depth: Depth) -> Findings:
             where = f"{setting.title}, worst: {names[worst]}"
             cases.append(at_most(where, quantity, value, allowed, low=low, high=high, decide="more seeds"))
         excess = max(f.violation for f in found)
-        cases.append(at_most(setting.title, "last MaxVio over the best multiple's", excess, 1.1))
+        cases.append(at_most(setting.title, "last MaxVio over the best multiple's (seen)", excess, 1.1))
     for exponent in (-7, 7):
         value = _wrong_unit(exponent)
         where = f"exponential, {_SETTINGS[1].title}, scale 2^{exponent}"
@@ -192,6 +206,7 @@ def race(depth: Depth) -> Findings:
                 where, "regret over the best multiple's", value, _ALLOWED, control="step 1 in score units"
             )
         )
+    cases += _seldom_tied(depth.pick(24, 96))
     cases.append(at_least("all settings", "settings in which the worst ratio is below 1", _below(ratios), 2))
     data = {
         "settings": [setting.title for setting in _SETTINGS],
@@ -202,7 +217,43 @@ def race(depth: Depth) -> Findings:
         "high": np.array(highs),
         "best_multiple": np.array(chosen),
     }
-    return Findings(cases, data)
+    remark = (
+        f"{_ALLOWED} and {_ALLOWED_DELAYED} were set before these seeds were run, after a first race on others; "
+        "1.1 for MaxVio is room on what was seen, not derived; gains may have the geometric mean of a "
+        "logarithm's ratio and the power's."
+    )
+    return Findings(cases, data, (remark,))
+
+
+def _seldom_tied(n_seeds: int) -> list[Case]:
+    """Growth of regret where two halves of the experts tie seldom: lambda is 0.19 there."""
+    n_experts, k, horizon = 8, 1, 8192
+    places = np.linspace(-0.2, 0.2, n_experts)
+    source = Camps(n_experts=n_experts, offsets=tuple(float(x) for x in places))
+    ties = source.ties(k)
+    gap, least = normalised_gap(ties), float(np.linalg.eigvalsh(ties)[1])
+    rules: dict[str, PriceRule] = {
+        "secant, c = 1": SecantHarmonic(),
+        "secant, c = 1/lambda": SecantHarmonic(multiple=1.0 / gap),
+        "ALF-LB, step 1/lambda_2": AlfLB(step_size=1.0 / least),
+    }
+    found = []
+    for seed in range(_TIED_SEED, _TIED_SEED + n_seeds):
+        runs = bs.simulate(
+            list(rules.values()), source, n_tokens=64, k=k, horizon=horizon, seed=seed, n_records=horizon,
+            n_exact=0, comparator=-places,
+        )  # fmt: skip
+        found.append([run.regret[[horizon // 16 - 1, horizon // 4 - 1, horizon - 1]] for run in runs])
+    gains = np.diff(np.array(found), axis=2)
+    where, cases = f"two halves that seldom tie, lambda {gap:.3f}", []
+    for i, rule in enumerate(rules):
+        value, low, high = ratio_of_means(gains[:, i, 1], gains[:, i, 0])
+        control = "2 c lambda below 1" if i == 0 else None
+        cases.append(
+            at_most(f"{where}: {rule}", "last gain over the one before (seen)", value, 2.0 ** (1.0 - 2.0 * gap),
+                    low=low, high=high, control=control, decide="more seeds")
+        )  # fmt: skip
+    return cases
 
 
 def _below(ratios: list[list[list[float]]]) -> int:
