@@ -71,8 +71,8 @@ def hazard(depth: Depth) -> Findings:
                 at_most(f"{name}, E=16, K=2", "relative difference", abs(wrong), 1e-8, control=control)
             )
     remark = (
-        "0.9 to 1.1 for the gap: 4 % are sampling (2600 gaps, 95 %), the rest is room for the bias of a width "
-        "that holds 2 % of the gaps, not derived."
+        "0.9 to 1.1 for the gap: 4 % are sampling (2600 gaps, 95 %), the rest is room for the bias of a "
+        "width that holds 2 % of the gaps, not derived."
     )
     return Findings(cases, remarks=(remark,))
 

@@ -218,9 +218,9 @@ def race(depth: Depth) -> Findings:
         "best_multiple": np.array(chosen),
     }
     remark = (
-        f"{_ALLOWED} and {_ALLOWED_DELAYED} were set before these seeds were run, after a first race on others; "
-        "1.1 for MaxVio is room on what was seen, not derived; gains may have the geometric mean of a "
-        "logarithm's ratio and the power's."
+        f"{_ALLOWED} and {_ALLOWED_DELAYED} were set before these seeds were run, after a first race on "
+        "others; 1.1 for MaxVio is room on what was seen, not derived; gains may have the geometric mean of "
+        "a logarithm's ratio and the power's."
     )
     return Findings(cases, data, (remark,))
 
@@ -250,8 +250,8 @@ def _seldom_tied(n_seeds: int) -> list[Case]:
         value, low, high = ratio_of_means(gains[:, i, 1], gains[:, i, 0])
         control = "2 c lambda below 1" if i == 0 else None
         cases.append(
-            at_most(f"{where}: {rule}", "last gain over the one before (seen)", value, 2.0 ** (1.0 - 2.0 * gap),
-                    low=low, high=high, control=control, decide="more seeds")
+            at_most(f"{where}: {rule}", "last gain over the one before (seen)", value,
+                    2.0 ** (1.0 - 2.0 * gap), low=low, high=high, control=control, decide="more seeds")
         )  # fmt: skip
     return cases
 
