@@ -237,6 +237,8 @@ def uniformity(depth: Depth) -> Findings:
             over = scaled[0] / scaled[2] * 2.0 ** (-1.0 / a)
             quantity = "mu(p*) over mu_C, rho=1, over 2^(1/a)" + ("" if a <= 1.0 else " (seen)")
             cases.append(at_least(where, quantity, over, 1.0))
+            bare = 2.0 ** (-1.0 / a)
+            cases.append(at_least(where, quantity, bare, 1.0, control="mu(p*) in place of mu_C"))
             if a < 0.2:
                 cases.append(
                     at_most(
