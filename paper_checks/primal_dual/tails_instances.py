@@ -42,8 +42,8 @@ def spread_out(source: Any, k: int, spreads: float) -> Any:
 class Camps(NoisySource):
     """Normal scores; a fair coin per token adds 1 to the first half of the experts and takes 1 from the rest.
 
-    Or the reverse. Experts of one half tie often and the halves seldom, while all are exchangeable: p* is
-    minus the offsets.
+    Or the reverse. Experts of one half tie often and the halves seldom, while each is distributed like any
+    other: p* is minus the offsets.
     """
 
     name = "camps"
