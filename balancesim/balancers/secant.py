@@ -108,8 +108,11 @@ class SecantHarmonic(CompiledRule):
     Parameters
     ----------
     multiple : float, optional
-        c, positive. For exchangeable scores 1 is about the step 1/(mu n) of a known modulus; S8's threshold
-        is at 1/2 (docs/heavy_tails.md).
+        c, positive. For scores that are independent and identically distributed up to location, 1 is about
+        the step 1/(mu n) of a known modulus. The logarithm is lost at 1/(2 lambda) and below, lambda the
+        second eigenvalue of the normalised graph of ties: at (E-1)/(2E) for such scores, higher where tokens
+        are clustered, and at 1 or above where each of two halves of the experts has a quarter of its ties or
+        fewer with the other (docs/heavy_tails.md, T10).
     delay : float, optional
         n0: steps begin as if n0 updates had passed.
     pool : float, optional
@@ -118,8 +121,9 @@ class SecantHarmonic(CompiledRule):
 
     Notes
     -----
-    The rule needs scores, to learn from after a batch was routed. Regret is logarithmic as far as seen; what
-    is proved of it and under which hypothesis is in docs/heavy_tails.md. The memory is E numbers a token of a
+    The rule needs scores, to learn from after a batch was routed. Regret was seen to be logarithmic on
+    independent scores, and a power where groups of experts seldom tie and ``multiple`` is too small; what
+    is proved and under which hypothesis is in docs/heavy_tails.md. The memory is E numbers a token of a
     pool; an update selects two order statistics per expert.
     """
 

@@ -197,30 +197,34 @@ def exchangeable_modulus(known: Shifted, k: int, n_experts: int) -> Estimate:
     return Estimate(found.value / known.scale, low / known.scale, high / known.scale, "quadrature (S2)")
 
 
-def independent(source: Any, k: int) -> tuple[int, int, Shifted]:
-    """Check the hypotheses of the quadrature; return E, K and the scores' law."""
+def independent(
+    source: Any,
+    k: int,
+    what: str = 'method="quadrature"',
+    way_out: str = 'use method="gap" or "difference"',
+) -> tuple[int, int, Shifted]:
+    """Check the hypotheses of the quadrature, or of ``what`` needs it; return E, K and the scores' law."""
     if not isinstance(source, Source):
         raise InputError(
-            'method="quadrature" needs a source with a known distribution; for an array use method="gap" or '
-            '"difference"'
+            f"{what} needs a source with a known distribution, got {type(source).__name__}; for an array "
+            f"{way_out}"
         )
     n_experts, k = sizes(source.n_experts, k)
     noise = noise_of(source)
     if noise is None:
         raise InputError(
-            'method="quadrature" needs scores that are independent over experts and identically distributed '
-            'up to location (S1), which this source does not declare; use method="gap" or "difference"'
+            f"{what} needs scores that are independent over experts and identically distributed "
+            f"up to location (S1), which this source does not declare; {way_out}"
         )
     if transform_of(source) != "raw":
         raise InputError(
-            f'method="quadrature" needs the transform "raw", got {transform_of(source)!r}: softmax couples '
-            "the experts and sigmoid saturates, so the product form of S1 is lost; "
-            'use method="gap" or "difference"'
+            f'{what} needs the transform "raw", got {transform_of(source)!r}: softmax couples '
+            f"the experts and sigmoid saturates, so the product form of S1 is lost; {way_out}"
         )
     if not hasattr(noise, "logpdf"):
         raise InputError(
-            "`source` has a distribution without a density: if its scores never tie, "
-            'use method="gap" or "difference"; scores with atoms have no curvature (S1)'
+            f"`source` has a distribution without a density: if its scores never tie, {way_out}; "
+            "scores with atoms have no curvature (S1)"
         )
     minimiser = source.population_bias()
     centre = np.zeros(n_experts) if minimiser is None else centred_bias(minimiser, n_experts)

@@ -7,8 +7,10 @@ import numpy as np
 from scipy.special import betaln, expit, gammaln, log_expit
 
 from balancesim.errors import InputError
+from balancesim.numbers import check_int
 from balancesim.sources import Source
-from balancesim.theory.arguments import real_number, sizes
+from balancesim.theory.arguments import real_number
+from balancesim.theory.curvature import independent
 from balancesim.theory.quadrature import family, require_unimodal
 from balancesim.types import Float64Array
 
@@ -18,6 +20,7 @@ _REACH = 700.0
 _POINTS = np.arange(-_REACH, 100.0 + _STEP, _STEP)
 _FAR_POINTS = np.arange(-_REACH, _REACH + _STEP, _STEP)
 _NEGLIGIBLE = 30.0
+_LARGEST_LOG = math.log(np.finfo(np.float64).max)
 # Families whose hazard rate never rises: the K experts that must pass a raised one then do so at equal cost.
 _FALLING_HAZARD = frozenset({"pareto", "expon"})
 
@@ -27,6 +30,15 @@ class DomainModulus(NamedTuple):
 
     low: float
     high: float
+
+
+class TreeWeights(NamedTuple):
+    """T5's lower bounds on the weights of pairs (K, j), j > K, and three on pairs (K+1, m), m < K."""
+
+    first: float
+    passed: float
+    fallen: float
+    hazard: float
 
 
 def spread_limit(extreme_value_index: float, k: int) -> float:
@@ -49,20 +61,32 @@ def spread_limit(extreme_value_index: float, k: int) -> float:
     Raises
     ------
     InputError
-        If an argument is out of range.
+        If an argument is out of range, or the limit is beyond float64.
 
     Notes
     -----
     Source: docs/heavy_tails.md, T3 (ours).
     """
-    xi = float(extreme_value_index)
-    if k < 1 or not -(k + 1.0) < xi < math.inf:
+    k = check_int("k", k, 1)
+    try:
+        xi = float(extreme_value_index)
+    except (TypeError, ValueError):
+        raise InputError(f"`extreme_value_index` must be a number, got {extreme_value_index!r}") from None
+    if not -(k + 1.0) < xi < math.inf:
         raise InputError(
-            f"`extreme_value_index` must be finite and above -(k + 1) with k >= 1, got {extreme_value_index} "
-            f"and k = {k}"
+            f"`extreme_value_index` must be finite and above -(k + 1), got {extreme_value_index} and k = {k}"
         )
-    stretch = math.log(4.0) if xi == 0.0 else 2.0 * math.sinh(xi * math.log(2.0)) / xi
-    return stretch * math.exp(float(gammaln(k + 1.0 + xi) - gammaln(k + 1.0)) - xi * math.log(k))
+    y = abs(xi) * math.log(2.0)
+    # sinh(y)/y = e^y (1 - e^(-2y))/(2y): in logarithms, as factors may overflow where the product does not.
+    log_stretch = y + math.log(-math.expm1(-2.0 * y) / (2.0 * y)) if y > 0.0 else 0.0
+    log_limit = math.log(math.log(4.0)) + log_stretch - xi * math.log(k)
+    log_limit += float(gammaln(k + 1.0 + xi) - gammaln(k + 1.0))
+    if log_limit > _LARGEST_LOG:
+        raise InputError(
+            f"`extreme_value_index` must be lower for the limit, exp({log_limit:.4g}), to be within float64, "
+            f"got {xi:g} with k = {k}"
+        )
+    return math.exp(log_limit)
 
 
 def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
@@ -86,7 +110,8 @@ def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
     Raises
     ------
     InputError
-        If an argument is out of range, the density is not unimodal, or the source has no distribution.
+        If an argument is out of range, the density is not unimodal, or the source's scores are not
+        independent and identically distributed up to location with a density, untransformed.
 
     Notes
     -----
@@ -95,17 +120,16 @@ def domain_modulus(source: Source, k: int, radius: float) -> DomainModulus:
     of the logit of the distribution function: ``high`` to about 1e-10, ``low`` to 1e-3 where a
     density rises.
     """
-    n_experts, k = sizes(source.n_experts, k)
-    reach = real_number("radius", radius, positive=False) / float(getattr(source, "scale", 1.0))
-    if str(getattr(source, "transform", "raw")) != "raw":
-        raise InputError('`source` must have the transform "raw"; behind a gate experts have no density here')
-    noise = source.noise_distribution()
+    n_experts, k, known = independent(
+        source, k, "a bound over a domain", '`modulus` with method="gap" estimates the curvature at one price'
+    )
+    noise, scale = known.noise, known.scale
+    reach = real_number("radius", radius, positive=False) / scale
     require_unimodal(noise)
-    scale = float(getattr(source, "scale", 1.0))
     shift = reach * n_experts / (n_experts - 1)
     raised, lowered = (_pair_density(noise, n_experts, k, sign * shift) for sign in (1.0, -1.0))
-    first, second = _tree_weights(noise, n_experts, k, reach)
-    low = _double_star(n_experts, k, first, second)
+    weights = tree_weights(noise, n_experts, k, reach)
+    low = double_star(n_experts, k, weights.first, max(weights.passed, weights.fallen, weights.hazard))
     return DomainModulus(low / scale, n_experts * min(raised, lowered) / scale)
 
 
@@ -203,8 +227,28 @@ def _pair_density(noise: Any, n_experts: int, k: int, shift: float) -> float:
         return _sum(at_others + log_mass + log_expit(apart)) + _sum(at_expert + log_mass + log_expit(-own))
 
 
-def _tree_weights(noise: Any, n_experts: int, k: int, radius: float) -> tuple[float, float]:
-    """The weights w1, w2 of T5: of pairs below the K-th shift, and of pairs above it."""
+def tree_weights(noise: Any, n_experts: int, k: int, radius: float) -> TreeWeights:
+    """Lower bounds of T5 on the weights of pairs, over all prices with differences of at most 2 ``radius``.
+
+    Parameters
+    ----------
+    noise : frozen scipy.stats distribution
+        Of the scores; unimodal.
+    n_experts, k : int
+        1 <= k < n_experts.
+    radius : float
+        In units of ``noise``.
+
+    Returns
+    -------
+    TreeWeights
+        ``passed``, ``fallen`` and ``hazard`` are zero for K = 1, where no pair is above the K-th, and
+        ``hazard`` for families that are not known to have a falling hazard rate.
+
+    Notes
+    -----
+    Source: docs/heavy_tails.md, T5 (ii) (ours).
+    """
     t, x, log_density, log_survival = _grid(noise)
     width = 2.0 * radius
     with np.errstate(all="ignore"):
@@ -212,21 +256,21 @@ def _tree_weights(noise: Any, n_experts: int, k: int, radius: float) -> tuple[fl
         log_fallen = np.asarray(noise.logpdf(x - width), dtype=np.float64)
     least, least_below = np.minimum(log_density, log_far), np.minimum(log_density, log_fallen)
     common = (n_experts - 1 - k) * log_expit(t) + log_expit(t) + log_expit(-t)
-    if k == 1:
-        first = _sum(least + common)
-        return first, first
     first = _sum(least + (k - 1) * log_survival + common)
+    if k == 1:
+        return TreeWeights(first, 0.0, 0.0, 0.0)
     passed = _sum(least + (k - 1) * _log_sf(noise, x + width) + common)
-    if family(noise) in _FALLING_HAZARD:
-        far = x + radius * n_experts / (n_experts - 1)
-        log_hazard = log_far - _log_sf(noise, x + width)
-        passed = max(passed, _sum(log_hazard + k * _log_sf(noise, far) + common))
     fallen = _sum(least_below + (k - 1) * log_survival + common)
-    return first, max(passed, fallen)
+    if family(noise) not in _FALLING_HAZARD:
+        return TreeWeights(first, passed, fallen, 0.0)
+    log_hazard = log_far - _log_sf(noise, x + width)
+    far = x + radius * n_experts / (n_experts - 1)
+    return TreeWeights(first, passed, fallen, _sum(log_hazard + k * _log_sf(noise, far) + common))
 
 
-def _double_star(n_experts: int, k: int, first: float, second: float) -> float:
+def double_star(n_experts: int, k: int, first: float, second: float) -> float:
     """lambda_2 of T5's tree: node K joined to all below it by w1, node K + 1 to those above K by w2."""
+    second = first if k == 1 else second
     if min(first, second) == 0.0:
         return 0.0
     # The pseudo-inverse of a tree's Laplacian sums cuts over weights, so that small weights lose no digits.

@@ -6,20 +6,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 import balancesim as bs
 from balancesim.balancers import AlfLB, PriceRule, SecantHarmonic
-from balancesim.checks import Depth, Findings, at_least, at_most, statement
+from balancesim.checks import Case, Depth, Findings, at_least, at_most, statement
 from balancesim.report import style
 from balancesim.theory import boundary_spread, modulus
 from balancesim.types import Float64Array
+from paper_checks.primal_dual.tails_instances import (
+    Camps,
+    families,
+    normalised_gap,
+    ratio_of_means,
+    spread_out,
+)
 from paper_checks.primal_dual.tails_rules import AdaGrad, GapModulus
 
 _MULTIPLES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
 _DELAYED = ((1.0, 4.0), (1.5, 4.0), (1.0, 16.0))
+_INDICES = (0.5, 0.8, 1.1, 1.5)
 _FIRST_SEED = 5000
 _ALLOWED, _ALLOWED_DELAYED = 1.75, 2.75
+_TIED_SEED = 7000
 
 
 class Setting(NamedTuple):
@@ -48,24 +56,6 @@ _SETTINGS = (
 )
 
 
-def _sources(n_experts: int) -> dict[str, Any]:
-    kinds = bs.sources
-    paretos = {f"Pareto {a:g}": kinds.Pareto(n_experts=n_experts, tail_index=a) for a in (0.5, 0.8, 1.1, 1.5)}
-    return paretos | {
-        "Cauchy": kinds.Cauchy(n_experts=n_experts),
-        "t, 2": kinds.StudentT(n_experts=n_experts, degrees=2.0),
-        "log-normal 2": kinds.LogNormal(n_experts=n_experts, sigma=2.0),
-        "normal": kinds.Normal(n_experts=n_experts),
-        "exponential": kinds.Exponential(n_experts=n_experts),
-    }
-
-
-def _spread_out(source: Any, k: int, spreads: float) -> Any:
-    width = spreads * boundary_spread(source, k)
-    places = np.linspace(-0.5, 0.5, source.n_experts)
-    return dataclasses.replace(source, offsets=tuple(float(width * x) for x in places))
-
-
 def _race(source: Any, setting: Setting, rules: list[PriceRule]) -> tuple[Float64Array, Float64Array]:
     """Regret in boundary spreads and last mean MaxVio, (seeds, rules)."""
     regret, violation = [], []
@@ -77,15 +67,6 @@ def _race(source: Any, setting: Setting, rules: list[PriceRule]) -> tuple[Float6
         regret.append([run.regret[-1] for run in runs])
         violation.append([run.mean_max_violation[-1] for run in runs])
     return np.array(regret) / boundary_spread(source, setting.k), np.array(violation)
-
-
-def _ratio(ours: Float64Array, theirs: Float64Array) -> tuple[float, float, float]:
-    """Ratio of means over shared seeds, with a 95 % t interval of its logarithm (delta method)."""
-    ratio = float(ours.mean() / theirs.mean())
-    n = ours.size
-    spread = float(np.std(ours / ours.mean() - theirs / theirs.mean(), ddof=1)) / math.sqrt(n)
-    reach = float(stats.t.ppf(0.975, n - 1)) * spread
-    return ratio, ratio * math.exp(-reach), ratio * math.exp(reach)
 
 
 def _draw_units(findings: Findings) -> Figure:
@@ -125,7 +106,7 @@ def units(depth: Depth) -> Findings:
     cases, regret = [], []
     names = ("Pareto 0.8", "normal")
     for name in names:
-        base = _spread_out(_sources(setting.n_experts)[name], setting.k, setting.offsets)
+        base = spread_out(families(setting.n_experts, _INDICES)[name], setting.k, setting.offsets)
         rows, loads = [], []
         for exponent in (0, *exponents):
             scale = 2.0 ** int(exponent)
@@ -180,19 +161,26 @@ def _draw_race(findings: Findings) -> Figure:
     title="Secant steps against the best multiple of 1/mu",
     claim=f"Without knowing mu, secant steps have at most {_ALLOWED} times the regret of the best of eight "
     f"fixed multiples of 1/mu, {_ALLOWED_DELAYED} times with the best delay too, on heavy and light "
-    f"tails; with one token a batch or far offsets they have less. Seen, not proved.",
-    hypotheses=("scores independent and identically distributed up to location",),
+    f"tails; with one token a batch or far offsets they have less. Seen, not proved. Regret is a logarithm "
+    f"only if 2 c lambda > 1, lambda the least eigenvalue of the normalised graph of ties.",
+    hypotheses=(
+        "scores independent and identically distributed up to location, so that lambda = E/(E-1)",
+        "c = 1, n0 = 1, one update for as many batches as give 8 tokens per expert",
+    ),
     statistic="ratio of mean regrets at the horizon on shared seeds, the worst of nine sources, with its "
-    "95 % t interval; the best multiple is picked after the run",
-    control="ALF-LB, harmonic, step 1 in score units, on the same sources at scales 2^-7 and 2^7",
+    "95 % t interval; the best multiple is picked after the run; in two halves of experts that seldom tie, "
+    "gain from N/4 to N over that from N/16 to N/4, 1 for a logarithm, 4^(1 - 2 c lambda) for a power",
+    control="ALF-LB, harmonic, step 1 in score units, on exponential scores at scales 2^-7 and 2^7, 2 seeds; "
+    "c = 1 where halves seldom tie",
     figure=_draw_race,
     caption="Regret of rules that know no modulus over that of the best undelayed harmonic step c/mu, c = "
     "0.25 to 10, which knows it; bars are 95 % intervals of the secant rule's. Offsets in boundary spreads.",
 )
 def race(depth: Depth) -> Findings:
     """Race all rules on nine sources in six settings."""
-    cases, ratios, lows, highs, chosen = [], [], [], [], []
-    names = list(_sources(2))
+    cases: list[Case] = []
+    ratios, lows, highs, chosen = [], [], [], []
+    names = list(families(2, _INDICES))
     for base in _SETTINGS:
         setting = base._replace(n_seeds=base.n_seeds * depth.pick(1, 8))
         found = [_compare(name, setting) for name in names]
@@ -209,7 +197,7 @@ def race(depth: Depth) -> Findings:
             where = f"{setting.title}, worst: {names[worst]}"
             cases.append(at_most(where, quantity, value, allowed, low=low, high=high, decide="more seeds"))
         excess = max(f.violation for f in found)
-        cases.append(at_most(setting.title, "last MaxVio over the best multiple's", excess, 1.1))
+        cases.append(at_most(setting.title, "last MaxVio over the best multiple's (seen)", excess, 1.1))
     for exponent in (-7, 7):
         value = _wrong_unit(exponent)
         where = f"exponential, {_SETTINGS[1].title}, scale 2^{exponent}"
@@ -218,6 +206,7 @@ def race(depth: Depth) -> Findings:
                 where, "regret over the best multiple's", value, _ALLOWED, control="step 1 in score units"
             )
         )
+    cases += _seldom_tied(depth.pick(24, 96))
     cases.append(at_least("all settings", "settings in which the worst ratio is below 1", _below(ratios), 2))
     data = {
         "settings": [setting.title for setting in _SETTINGS],
@@ -228,7 +217,43 @@ def race(depth: Depth) -> Findings:
         "high": np.array(highs),
         "best_multiple": np.array(chosen),
     }
-    return Findings(cases, data)
+    remark = (
+        f"{_ALLOWED} and {_ALLOWED_DELAYED} were set before these seeds were run, after a first race on "
+        "others; 1.1 for MaxVio is room on what was seen, not derived; gains may have the geometric mean of "
+        "a logarithm's ratio and the power's."
+    )
+    return Findings(cases, data, (remark,))
+
+
+def _seldom_tied(n_seeds: int) -> list[Case]:
+    """Growth of regret where two halves of the experts tie seldom: lambda is 0.19 there."""
+    n_experts, k, horizon = 8, 1, 8192
+    places = np.linspace(-0.2, 0.2, n_experts)
+    source = Camps(n_experts=n_experts, offsets=tuple(float(x) for x in places))
+    ties = source.ties(k)
+    gap, least = normalised_gap(ties), float(np.linalg.eigvalsh(ties)[1])
+    rules: dict[str, PriceRule] = {
+        "secant, c = 1": SecantHarmonic(),
+        "secant, c = 1/lambda": SecantHarmonic(multiple=1.0 / gap),
+        "ALF-LB, step 1/lambda_2": AlfLB(step_size=1.0 / least),
+    }
+    found = []
+    for seed in range(_TIED_SEED, _TIED_SEED + n_seeds):
+        runs = bs.simulate(
+            list(rules.values()), source, n_tokens=64, k=k, horizon=horizon, seed=seed, n_records=horizon,
+            n_exact=0, comparator=-places,
+        )  # fmt: skip
+        found.append([run.regret[[horizon // 16 - 1, horizon // 4 - 1, horizon - 1]] for run in runs])
+    gains = np.diff(np.array(found), axis=2)
+    where, cases = f"two halves that seldom tie, lambda {gap:.3f}", []
+    for i, rule in enumerate(rules):
+        value, low, high = ratio_of_means(gains[:, i, 1], gains[:, i, 0])
+        control = "2 c lambda below 1" if i == 0 else None
+        cases.append(
+            at_most(f"{where}: {rule}", "last gain over the one before (seen)", value,
+                    2.0 ** (1.0 - 2.0 * gap), low=low, high=high, control=control, decide="more seeds")
+        )  # fmt: skip
+    return cases
 
 
 def _below(ratios: list[list[list[float]]]) -> int:
@@ -246,7 +271,7 @@ class _Compared(NamedTuple):
 
 
 def _compare(name: str, setting: Setting) -> _Compared:
-    source = _spread_out(_sources(setting.n_experts)[name], setting.k, setting.offsets)
+    source = spread_out(families(setting.n_experts, _INDICES)[name], setting.k, setting.offsets)
     mu = modulus(source, setting.k).value
     unit = setting.n_experts / (setting.k * setting.n_tokens)
     oracles: list[PriceRule] = [AlfLB(step_size=c / mu) for c in _MULTIPLES]
@@ -258,8 +283,8 @@ def _compare(name: str, setting: Setting) -> _Compared:
     ours = regret[:, len(oracles)]
     last = violation.mean(axis=0)
     return _Compared(
-        _ratio(ours, regret[:, plain]),
-        _ratio(ours, regret[:, any_delay]),
+        ratio_of_means(ours, regret[:, plain]),
+        ratio_of_means(ours, regret[:, any_delay]),
         float(mean[-2] / mean[plain]),
         float(mean[-1] / mean[plain]),
         float(mean[_MULTIPLES.index(1.0)] / mean[plain]),
@@ -272,7 +297,7 @@ def _wrong_unit(exponent: int) -> float:
     """Regret of a step of one score unit over that of the best multiple, scores times a power of two."""
     setting = _SETTINGS[1]._replace(n_seeds=2)
     source = bs.sources.Exponential(n_experts=setting.n_experts, scale=2.0**exponent)
-    source = _spread_out(source, setting.k, setting.offsets)
+    source = spread_out(source, setting.k, setting.offsets)
     mu = modulus(source, setting.k).value
     regret, _ = _race(source, setting, [AlfLB(step_size=1.0), *(AlfLB(step_size=c / mu) for c in _MULTIPLES)])
     mean = regret.mean(axis=0)

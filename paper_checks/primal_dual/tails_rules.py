@@ -1,12 +1,13 @@
-"""Rules that the race of T10 takes along: one global modulus from gaps, and AdaGrad."""
+"""Rules of T8 and T10: steps by given moduli, one global modulus from gaps, and AdaGrad."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from balancesim.balancers import CompiledRule, rule_kernel
+from balancesim.balancers import CompiledRule, PriceRule, rule_kernel
+from balancesim.balancers.alf_lb import project
 from balancesim.types import Float64Array, FloatArray, IntArray
 
 _PER_OCTAVE = 4
@@ -144,3 +145,39 @@ class AdaGrad(CompiledRule):
         """Return sums of zero."""
         del n_tokens, k
         return np.zeros(n_experts)
+
+
+@dataclass(frozen=True)
+class SummedModulus(PriceRule):
+    """T8's steps 1/(m_1 + ... + m_n), m_n given, with S4's projection.
+
+    Parameters
+    ----------
+    moduli : (N,) ndarray
+        m_n.
+    radius : float
+        Of the projection, score units.
+    """
+
+    name = "summed-modulus"
+    moduli: Float64Array = field(repr=False)
+    radius: float
+
+    def init(self, n_experts: int, k: int) -> tuple[int, int, Float64Array]:
+        """Start at zero: steps done, K, price."""
+        return 0, k, np.zeros(n_experts)
+
+    def bias(self, state: tuple[int, int, Float64Array]) -> Float64Array:
+        """Return the price."""
+        return state[2]
+
+    def update(
+        self, state: tuple[int, int, Float64Array], loads: IntArray, probabilities: Float64Array | None
+    ) -> tuple[int, int, Float64Array]:
+        """Take a step and project."""
+        del probabilities
+        n, k, price = state
+        violation = (loads - loads.mean()) * (k / loads.sum())
+        moved = price - violation / self.moduli[: n + 1].sum()
+        project(moved, self.radius)
+        return n + 1, k, moved

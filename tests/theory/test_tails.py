@@ -10,6 +10,7 @@ from scipy import integrate, stats
 from balancesim.errors import InputError
 from balancesim.sources import (
     Cauchy,
+    Clustered,
     Exponential,
     FromScipy,
     Gumbel,
@@ -19,8 +20,8 @@ from balancesim.sources import (
     StudentT,
     Uniform,
 )
-from balancesim.theory import boundary_spread, domain_modulus, modulus, spread_limit
-from balancesim.theory.tails import hazard_modulus, sigmoid_modulus, softmax_modulus
+from balancesim.theory import boundary_spread, curvature, domain_modulus, modulus, spread_limit
+from balancesim.theory.tails import hazard_modulus, sigmoid_modulus, softmax_modulus, tree_weights
 
 
 @pytest.mark.parametrize("k", [1, 5, 15])
@@ -63,10 +64,31 @@ def test_limits():
         assert scaled == pytest.approx(spread_limit(xi, 2), rel=1e-3)
 
 
-@pytest.mark.parametrize(("xi", "k"), [(-3.0, 2), (math.nan, 2), (math.inf, 2), (0.5, 0)])
-def test_limits_out_of_range(xi, k):
-    with pytest.raises(InputError, match="`extreme_value_index` must be"):
+@pytest.mark.parametrize(
+    ("xi", "k", "message"),
+    [
+        (-3.0, 2, "`extreme_value_index` must be finite and above"),
+        (math.nan, 2, "`extreme_value_index` must be finite and above"),
+        (math.inf, 2, "`extreme_value_index` must be finite and above"),
+        ("heavy", 2, "`extreme_value_index` must be a number"),
+        (1e6, 2, "`extreme_value_index` must be lower"),
+        (0.5, 0, "`k` must be at least 1"),
+        (0.5, 2.5, "`k` must be an integer"),
+        (0.5, "a", "`k` must be an integer"),
+    ],
+)
+def test_limits_out_of_range(xi, k, message):
+    with pytest.raises(InputError, match=message):
         spread_limit(xi, k)
+
+
+def test_a_large_limit():
+    """2 sinh(y) is e^y to the last bit at y = 97, and the sum of logarithms is within float64."""
+    xi, k = 140.0, 2
+    expected = (
+        140 * math.log(2) - math.log(140.0) + math.lgamma(k + 1 + xi) - math.log(2.0) - xi * math.log(2)
+    )
+    assert math.log(spread_limit(xi, k)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +143,32 @@ def test_the_upper_bound_is_an_integral(noise):
     )
 
 
-def test_a_gate_has_no_ball():
-    with pytest.raises(InputError, match="transform"):
-        domain_modulus(Normal(n_experts=4, transform="sigmoid"), 1, 1.0)
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Normal(n_experts=4, transform="sigmoid"), "transform"),
+        (np.zeros((5, 4)), "got ndarray"),
+        (FromScipy(stats.poisson(3.0), n_experts=4), "without a density"),
+        (Clustered(n_experts=4), "independent"),
+    ],
+    ids=["gate", "array", "atoms", "clustered"],
+)
+def test_what_has_no_ball(source, message):
+    with pytest.raises(InputError, match=message) as raised:
+        domain_modulus(source, 1, 1.0)
+    assert "`modulus` with" in str(raised.value)
+
+
+def test_each_weight_of_the_tree():
+    """T5 (ii) against S1's matrix at a price that lets one expert fall and one rise by the radius."""
+    price = np.array([0.4, 0.0, 0.0, 0.0, -0.4])
+    for source in (Exponential(n_experts=5), Normal(n_experts=5)):
+        pairs = -curvature(source, 2, bias=price)
+        weights = tree_weights(source.noise_distribution(), 5, 2, 0.4)
+        assert 0.0 < weights.first < pairs[1, 2:].min()
+        assert 0.0 < max(weights.passed, weights.fallen, weights.hazard) < pairs[2, 0]
+    assert tree_weights(stats.expon(), 5, 1, 0.4)[1:] == (0.0, 0.0, 0.0)
+    assert tree_weights(stats.norm(), 5, 2, 0.4).hazard == 0.0
 
 
 def test_gates():
