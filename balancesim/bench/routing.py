@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from balancesim.batches import blocked
+from balancesim.batches import blocked, in_parts
 from balancesim.bench.instances import Shape
 from balancesim.bench.rows import Row, at_least, at_most, compared, missing
 from balancesim.bench.timing import Call, Plan, interleaved
@@ -125,7 +125,7 @@ def routing_of(plan: Plan, case: Case) -> Iterator[Row]:
 
 
 def read_all(scores: FloatArray) -> float:
-    """Read scores once, on two threads, at the speed that memory or cache allows: the floor of any routing.
+    """Read scores once, on the threads that routing has: the floor of any routing.
 
     Parameters
     ----------
@@ -137,24 +137,21 @@ def read_all(scores: FloatArray) -> float:
     float
         Their sum, in no particular order.
     """
-    threads = min(_THREADS, numba.get_num_threads())
-    numba.set_num_threads(threads)
-    return float(_reader()(scores.reshape(-1), threads).sum())
+    reader = _reader()
+    parts = in_parts(lambda first, last: reader(scores[first:last].reshape(-1)), scores.shape)
+    return float(sum(parts))
 
 
 @functools.cache
 def _reader() -> Any:
-    return numba.njit(parallel=True, cache=True, fastmath=True)(_read)
+    return numba.njit(nogil=True, cache=True, fastmath=True)(_read)
 
 
-def _read(values: Any, n_parts: Any) -> Any:
-    sums = np.zeros(n_parts, values.dtype)
-    for part in numba.prange(n_parts):
-        total = values.dtype.type(0.0)
-        for i in range(values.size * part // n_parts, values.size * (part + 1) // n_parts):
-            total += values[i]
-        sums[part] = total
-    return sums
+def _read(values: Any) -> Any:
+    total = values.dtype.type(0.0)
+    for i in range(values.size):
+        total += values[i]
+    return total
 
 
 def route_by_numpy(scores: FloatArray, bias: FloatArray, k: int) -> tuple[IntArray, float]:

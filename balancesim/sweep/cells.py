@@ -9,7 +9,7 @@ from typing import Any
 from balancesim.sweep.configuration import Configuration, Group, RunParameters
 from balancesim.sweep.parameters import Parameters
 
-ENGINE_VERSION = 3
+ENGINE_VERSION = 4
 """Part of every cell's key; raised when a change of code may change a cell's numbers."""
 
 
