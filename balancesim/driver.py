@@ -140,6 +140,8 @@ class Driver:
         )
         # A price may use a thousandth of the dtype's range, so that adding it to a score cannot overflow.
         self.largest_price = float(np.finfo(dtype).max) * 1e-3
+        self.wide_limit = wide_limit(source)
+        self.kernel_groups = NO_GROUPS if groups is None else groups.in_kernel()
         self.price_rules: dict[int, PriceRule] = {}
         self.batch_rules: dict[int, BatchRule] = {}
         self.states: dict[int, Any] = {}
@@ -220,21 +222,10 @@ class Driver:
 
     def run(self, progress: Callable[[int], None] | None) -> list[Run]:
         """Run all steps, chunk by chunk, and read off the runs."""
-        limit = wide_limit(self.source)
-        kernel_groups = NO_GROUPS if self.groups is None else self.groups.in_kernel()
-        per_step = self.n_tokens * self.source.n_experts * (len(self.rules) + 4)
-        per_chunk = 1 if self.states else max(1, _SCORES_PER_CALL // per_step)
+        per_chunk = self._steps_per_chunk(self.n_tokens * self.source.n_experts * (len(self.rules) + 4))
         reported = time.monotonic()
         for chunk in chunks(self.source, self.n_tokens, self.k, self.n_steps, steps_per_chunk=per_chunk):
-            if self.batch_rules:
-                self._assign(chunk)
-            run_steps(
-                self._draw_of(chunk), chunk.model, self.kernel_rules, self.tally, self.record,
-                self.workspace, kernel_groups, chunk.first + 1, chunk.last + 1, self.n_tokens, self.k, limit,
-                self.largest_price,
-            )  # fmt: skip
-            if self.states:
-                self._update(chunk)
+            self._run_chunk(chunk)
             if progress is not None and (time.monotonic() - reported > 0.1 or chunk.last + 1 == self.n_steps):
                 progress(chunk.last + 1)
                 reported = time.monotonic()
@@ -242,6 +233,22 @@ class Driver:
                 break
         self._warn()
         return [self._read_off(s, found) for s, found in enumerate(self._compare())]
+
+    def _steps_per_chunk(self, scores_per_step: int) -> int:
+        """Steps a call: one where a rule in Python must see each."""
+        return 1 if self.states else max(1, _SCORES_PER_CALL // scores_per_step)
+
+    def _run_chunk(self, chunk: Chunk) -> None:
+        """Run a chunk's steps of every rule that is still running."""
+        if self.batch_rules:
+            self._assign(chunk)
+        run_steps(
+            self._draw_of(chunk), chunk.model, self.kernel_rules, self.tally, self.record, self.workspace,
+            self.kernel_groups, chunk.first + 1, chunk.last + 1, self.n_tokens, self.k, self.wide_limit,
+            self.largest_price,
+        )  # fmt: skip
+        if self.states:
+            self._update(chunk)
 
     def _draw_of(self, chunk: Chunk) -> Any:
         """What kernels draw a chunk's scores with; looked up once a model, which costs as much as a step."""

@@ -1,7 +1,6 @@
 """What drives a simulation on a CUDA card: launches of many steps, and what they leave behind."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -9,13 +8,12 @@ from balancesim.balancers import Rule, alf_lb
 from balancesim.balancers.protocol import PriceRule
 from balancesim.driver import Driver
 from balancesim.errors import InputError
-from balancesim.feed import chunks, wide_limit
+from balancesim.feed import Chunk
 from balancesim.groups import GroupLimit
 from balancesim.kernels.rules import NOT_FINITE, RUNNING
 from balancesim.kernels_cupy import device
 from balancesim.kernels_cupy.loop import MOST_RECORDS, Problem, Records, Steps, most_rules
 from balancesim.kernels_cupy.scores import DeviceModel
-from balancesim.runs import Run
 
 _STEPS_PER_LAUNCH = 1 << 16
 _SCORES_PER_LAUNCH = 1 << 36
@@ -58,29 +56,22 @@ def check_rules(rules: Sequence[Rule], groups: GroupLimit | None, n_experts: int
 class CardDriver(Driver):
     """A `Driver` whose steps run on the card: loads, biases and choices are those of the Numba kernels."""
 
-    def run(self, progress: Callable[[int], None] | None) -> list[Run]:
-        """Run all steps, launch by launch, and read off the runs."""
-        per_step = self.n_tokens * self.source.n_experts * (len(self.rules) + 4)
-        per_launch = max(1, min(_STEPS_PER_LAUNCH, _SCORES_PER_LAUNCH // per_step))
-        dtype = self.workspace.tile.dtype
-        model: DeviceModel | None = None
-        parts: list[tuple[list[int], Steps]] = []
-        reported = time.monotonic()
-        for chunk in chunks(self.source, self.n_tokens, self.k, self.n_steps, steps_per_chunk=per_launch):
-            if model is None or model.model is not chunk.model:
-                model = DeviceModel(chunk.model, dtype)
-            parts = parts or self._parts(model)
-            for first, last, places in self._launches(chunk.first + 1, chunk.last + 1):
-                for members, steps in parts:
-                    found = steps.run(model, first, last, self.record.steps[places].tolist())
-                    self._fill(members, places, found, steps.stopped())
-            if progress is not None and (time.monotonic() - reported > 0.1 or chunk.last + 1 == self.n_steps):
-                progress(chunk.last + 1)
-                reported = time.monotonic()
-            if (self.kernel_rules.state != RUNNING).all():
-                break
-        self._warn()
-        return [self._read_off(s, found) for s, found in enumerate(self._compare())]
+    _model: DeviceModel | None = None
+    _loops: Sequence[tuple[list[int], Steps]] = ()
+
+    def _steps_per_chunk(self, scores_per_step: int) -> int:
+        """Steps a launch at the most."""
+        return max(1, min(_STEPS_PER_LAUNCH, _SCORES_PER_LAUNCH // scores_per_step))
+
+    def _run_chunk(self, chunk: Chunk) -> None:
+        """Run a chunk's steps, launch by launch."""
+        if self._model is None or self._model.model is not chunk.model:
+            self._model = DeviceModel(chunk.model, self.workspace.tile.dtype)
+        self._loops = self._loops or self._parts(self._model)
+        for first, last, places in self._launches(chunk.first + 1, chunk.last + 1):
+            for members, steps in self._loops:
+                found = steps.run(self._model, first, last, self.record.steps[places].tolist())
+                self._fill(members, places, found, steps.stopped())
 
     def _parts(self, model: DeviceModel) -> list[tuple[list[int], Steps]]:
         """The rules that start at all, in parts that a block's shared memory holds, and their state."""
@@ -108,7 +99,7 @@ class CardDriver(Driver):
             against=rules.against[members],
             comparators=comparators,
             price=rules.price[members],
-            limit=wide_limit(self.source),
+            limit=self.wide_limit,
             largest_price=self.largest_price,
         )
 

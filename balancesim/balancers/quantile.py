@@ -10,7 +10,7 @@ import numpy as np
 from balancesim.balancers.compiled import CompiledRule, CompiledState
 from balancesim.errors import InputError, RangeWarning, unknown_name
 from balancesim.kernels.jit import rule_kernel, strict
-from balancesim.kernels.quantile import find_cutoffs, find_quantiles
+from balancesim.kernels.quantile import find_cutoffs, find_quantiles, next_scores
 from balancesim.kernels.rules import first_token
 from balancesim.numbers import check_int, check_positive, check_rate
 from balancesim.types import Float64Array, FloatArray, IntArray
@@ -68,18 +68,7 @@ def observe(
     memory: Float64Array,
 ) -> None:
     """Keep each token's scores and its (K+1)-th largest biased score, or count what bias it would need."""
-    nothing = tile.dtype.type(-np.inf)
-    cutoffs, reached = np.full(n_lanes, nothing), np.zeros(n_lanes, np.int64)
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            x = tile[e, t] + bias[e]
-            is_reached = x >= top[k - 1, t]
-            reached[t] += is_reached
-            below = nothing if is_reached else x
-            cutoffs[t] = below if below > cutoffs[t] else cutoffs[t]
-    for t in range(n_lanes):
-        if reached[t] > k:
-            cutoffs[t] = top[k - 1, t]
+    cutoffs = next_scores(tile, bias, k, n_experts, top, n_lanes)
     if parameters[0] == _HISTOGRAM:
         count_needed(parameters, n_experts, tile, bias, cutoffs, token, n_lanes, memory)
         return

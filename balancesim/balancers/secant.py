@@ -8,7 +8,7 @@ import numpy as np
 
 from balancesim.balancers.compiled import CompiledRule
 from balancesim.kernels.jit import rule_kernel
-from balancesim.kernels.quantile import select
+from balancesim.kernels.quantile import next_scores, select
 from balancesim.numbers import check_not_negative, check_positive
 from balancesim.types import Float64Array, FloatArray, IntArray
 
@@ -32,18 +32,7 @@ def observe(
     memory: Float64Array,
 ) -> None:
     """Keep each expert's margin: its biased score less the one that it must beat, or that must beat it."""
-    nothing = tile.dtype.type(-np.inf)
-    best_left, reached = np.full(n_lanes, nothing), np.zeros(n_lanes, np.int64)
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            x = tile[e, t] + bias[e]
-            is_reached = x >= top[k - 1, t]
-            reached[t] += is_reached
-            below = nothing if is_reached else x
-            best_left[t] = below if below > best_left[t] else best_left[t]
-    for t in range(n_lanes):
-        if reached[t] > k:
-            best_left[t] = top[k - 1, t]
+    best_left = next_scores(tile, bias, k, n_experts, top, n_lanes)
     size, filled = int(memory[_SIZE]), int(memory[_FILLED])
     for e in range(n_experts):
         first = _HEADER + 3 * n_experts + e * size + filled + token

@@ -24,7 +24,9 @@ class Area:
 
 AREAS = {
     "exact": Area("balancesim.bench.exact", 180.0, "exact solves against min-cost flow, HiGHS, POT, CVXPY"),
-    "routing": Area("balancesim.bench.routing", 60.0, "routing of given scores against numpy, numba, torch"),
+    "routing": Area(
+        "balancesim.bench.routing", 60.0, "routing of given scores against array libraries and Numba"
+    ),
     "online": Area("balancesim.bench.online", 30.0, "the online step against numpy's draw and route"),
     "sweep": Area("balancesim.bench.sweep", 60.0, "two workers of a sweep against one and two processes"),
     "scaling": Area("balancesim.bench.scaling", 60.0, "growth of time and memory with every size"),

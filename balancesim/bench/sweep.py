@@ -31,22 +31,6 @@ for line in sys.stdin:
 """
 
 
-class Silent:
-    """A reporter that says nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def start(self, n_cells: int) -> None:
-        """Say nothing."""
-
-    def advance(self, cells: float, *, failed: int = 0) -> None:
-        """Say nothing."""
-
-    def stop(self) -> None:
-        """Say nothing."""
-
-
 def sweep(plan: Plan) -> Iterator[Row]:
     """Time a sweep of the default experiment's normal source, four seeds, all its rules.
 
@@ -111,9 +95,7 @@ def run(folder: Path, first: int, last: int, horizon: int, jobs: int) -> None:
     """
     from balancesim.sweep import RunDirectory, run_sweep
 
-    run_sweep(
-        RunDirectory(folder), _configuration(first, last, horizon), jobs=jobs, fresh=True, reporter=Silent()
-    )
+    run_sweep(RunDirectory(folder), _configuration(first, last, horizon), jobs=jobs, fresh=True)
 
 
 def _configuration(first: int, last: int, horizon: int) -> "Configuration":

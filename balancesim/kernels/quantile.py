@@ -5,7 +5,7 @@ Scores lie (experts, tokens), so that an expert's are contiguous. Everything is 
 
 import numpy as np
 
-from balancesim.kernels.jit import kernel, strict
+from balancesim.kernels.jit import inner, kernel, strict
 from balancesim.kernels.model import LANES
 
 
@@ -52,6 +52,24 @@ def quantile(values, capacity, middle):
     for i in range(1, capacity):
         least = min(least, values[i])
     return 0.5 * (least + end) if least < np.inf else end
+
+
+@inner
+def next_scores(tile, bias, k, n_experts, top, n_lanes):
+    """Each lane's (K+1)-th largest biased score, of a tile whose K largest are in ``top``."""
+    nothing = tile.dtype.type(-np.inf)
+    found, reached = np.full(n_lanes, nothing), np.zeros(n_lanes, np.int64)
+    for e in range(n_experts):
+        for t in range(n_lanes):
+            x = tile[e, t] + bias[e]
+            is_reached = x >= top[k - 1, t]
+            reached[t] += is_reached
+            below = nothing if is_reached else x
+            found[t] = below if below > found[t] else found[t]
+    for t in range(n_lanes):
+        if reached[t] > k:
+            found[t] = top[k - 1, t]
+    return found
 
 
 @strict

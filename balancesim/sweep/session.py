@@ -46,6 +46,22 @@ class Reporter(Protocol):
         """Stop showing progress."""
 
 
+class Silent:
+    """A reporter that shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def start(self, n_cells: int) -> None:
+        """Show nothing."""
+
+    def advance(self, cells: float, *, failed: int = 0) -> None:
+        """Show nothing."""
+
+    def stop(self) -> None:
+        """Show nothing."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a command asks for and what the directory has of it.
@@ -139,7 +155,7 @@ def run_sweep(
     jobs: int = 1,
     fresh: bool = False,
     fail_fast: bool = False,
-    reporter: Reporter,
+    reporter: Reporter | None = None,
 ) -> Outcome:
     """Run the cells that are not done and write the summary.
 
@@ -157,7 +173,7 @@ def run_sweep(
         Whether to remove what earlier sweeps left in the directory first.
     fail_fast : bool, optional
         Whether the first failed task ends the sweep.
-    reporter : Reporter
+    reporter : Reporter, optional
         Told how far the sweep is.
 
     Raises
@@ -177,7 +193,7 @@ def run_sweep(
     with locked(run):
         plan = _plan_anew(run, configuration) if fresh else plan_sweep(run, configuration)
         if plan.waiting or plan.states.damaged or not is_current(run, plan.configuration, plan.states):
-            return _run(plan, executor, jobs, fresh, fail_fast, reporter)
+            return _run(plan, executor, jobs, fresh, fail_fast, reporter or Silent())
         write_configuration(run, plan.configuration)  # its words or its report may be others
         return Outcome(plan.n_cells, plan.n_done, 0, {})
 

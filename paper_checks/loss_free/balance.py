@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
 from balancesim import simulate, sources, theory
-from balancesim.balancers import AlfLB, PriceRule
+from balancesim.balancers import AlfLB
 from balancesim.checks import Case, Depth, Findings, at_least, at_most, statement
 from balancesim.report import style
 from balancesim.types import Float64Array, IntArray
@@ -24,6 +24,7 @@ from paper_checks.loss_free.runs import (
     E,
     K,
     Level,
+    OwnSteps,
     coarse,
     floor,
     global_violation,
@@ -46,25 +47,15 @@ no record says that it was set before these were seen.
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlippedSign(PriceRule):
+class FlippedSign(OwnSteps):
     """Sign steps towards the overloaded experts."""
 
     name = "flipped-sign"
     step_size: float
 
-    def init(self, n_experts: int, k: int) -> Float64Array:
-        del k
-        return np.zeros(n_experts)
-
-    def bias(self, state: Float64Array) -> Float64Array:
-        return state
-
-    def update(
-        self, state: Float64Array, loads: IntArray, probabilities: Float64Array | None
-    ) -> Float64Array:
-        del probabilities
-        moved: Float64Array = state + self.step_size * np.sign(loads - loads.mean())
-        return moved
+    def step(self, loads: IntArray) -> Float64Array:
+        added: Float64Array = self.step_size * np.sign(loads - loads.mean())
+        return added
 
 
 def _levels(axes: Axes, title: str) -> None:

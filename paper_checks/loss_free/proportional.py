@@ -19,6 +19,7 @@ from paper_checks.loss_free.runs import (
     TOKENS,
     E,
     K,
+    OwnSteps,
     floor,
     level,
     moved,
@@ -36,25 +37,15 @@ def _overshoots(source: Source, run: Run, rate: float) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published(PriceRule):
+class Published(OwnSteps):
     """The proportional variant as published: b_k += u (mean count - count_k)."""
 
     name = "published-proportional"
     rate: float
 
-    def init(self, n_experts: int, k: int) -> Float64Array:
-        del k
-        return np.zeros(n_experts)
-
-    def bias(self, state: Float64Array) -> Float64Array:
-        return state
-
-    def update(
-        self, state: Float64Array, loads: IntArray, probabilities: Float64Array | None
-    ) -> Float64Array:
-        del probabilities
-        moved_to: Float64Array = state + self.rate * (loads.mean() - loads)
-        return moved_to
+    def step(self, loads: IntArray) -> Float64Array:
+        added: Float64Array = self.rate * (loads.mean() - loads)
+        return added
 
 
 def _conversion(source: Source, n_tokens: int, k: int, rate: float, step: float) -> Case:

@@ -34,6 +34,30 @@ SOURCES: Mapping[str, Source] = {
 }
 
 
+class OwnSteps(PriceRule):
+    """A rule in Python whose state is its price, from zero; what it adds is left to say."""
+
+    def init(self, n_experts: int, k: int) -> Float64Array:
+        """Start at zero."""
+        del k
+        return np.zeros(n_experts)
+
+    def bias(self, state: Float64Array) -> Float64Array:
+        """Return the price."""
+        return state
+
+    def update(
+        self, state: Float64Array, loads: IntArray, probabilities: Float64Array | None
+    ) -> Float64Array:
+        """Add the step."""
+        del probabilities
+        return state + self.step(loads)
+
+    def step(self, loads: IntArray) -> Float64Array:
+        """What a batch's loads add to the price."""
+        raise NotImplementedError
+
+
 class Level(NamedTuple):
     """A mean over batches and its 99 % interval over blocks of them."""
 
