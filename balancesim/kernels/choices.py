@@ -61,7 +61,7 @@ def lacks_choice(top, k, n_lanes):
     nothing = top.dtype.type(-np.inf)
     lacking = np.int32(0)
     for t in range(n_lanes):
-        lacking += np.int32(top[k - 1, t] == nothing)
+        lacking = np.int32(lacking + (top[k - 1, t] == nothing))
     return lacking > 0
 
 
@@ -72,7 +72,7 @@ def count_above(tile, bias, n_experts, n_lanes, loads):
         b = bias[e]
         reached = np.int32(0)
         for t in range(n_lanes):
-            reached += np.int32(tile[e, t] + b > 0.0)
+            reached = np.int32(reached + (tile[e, t] + b > 0.0))
         loads[e] += reached
 
 

@@ -9,6 +9,7 @@ show are summed again by S5's membership form.
 import numpy as np
 
 from balancesim.kernels.jit import inline, inner
+from balancesim.kernels.lanes import flat, start
 from balancesim.kernels.topk import room_for_ties
 
 
@@ -39,9 +40,10 @@ def safe_difference(tile, t, k, n_experts, p, p_threshold, q, q_threshold):
 @inner
 def find_wide(top, k, n_lanes, limit, wide):
     """Write the tokens that chose scores beyond ``limit`` into ``wide``; return their number."""
+    best, last, lanes = flat(top), start(k - 1), np.uint64(n_lanes)
     n_wide = np.int32(0)
-    for t in range(n_lanes):
-        n_wide += np.int32((top[0, t] > limit) | (top[k - 1, t] < -limit))
+    for t in range(lanes):
+        n_wide = np.int32(n_wide + ((best[t] > limit) | (best[last + t] < -limit)))
     if n_wide > 0:
         place = 0
         for t in range(n_lanes):
@@ -54,14 +56,16 @@ def find_wide(top, k, n_lanes, limit, wide):
 @inner
 def add_differences(tile, k, n_experts, p, p_top, q, q_top, n_lanes, wide, n_wide, scratch, sums):
     """Add each token's topsum_K(x + p) - topsum_K(x + q) to ``sums`` (LANES,) float64."""
-    for t in range(n_lanes):
-        scratch[t] = p_top[0, t] - q_top[0, t]
+    by_p, by_q, lanes = flat(p_top), flat(q_top), np.uint64(n_lanes)
+    for t in range(lanes):
+        scratch[t] = by_p[t] - by_q[t]
     for rank in range(1, k):
-        for t in range(n_lanes):
-            scratch[t] += p_top[rank, t] - q_top[rank, t]
+        first = start(rank)
+        for t in range(lanes):
+            scratch[t] += by_p[first + t] - by_q[first + t]
     for i in range(n_wide):
         scratch[wide[i]] = 0.0
-    for t in range(n_lanes):
+    for t in range(lanes):
         sums[t] += np.float64(scratch[t])
     for i in range(n_wide):
         t = wide[i]

@@ -4,8 +4,9 @@ import numpy as np
 
 from balancesim.kernels.choices import limit_groups
 from balancesim.kernels.jit import inline, inner, kernel
+from balancesim.kernels.lanes import flat
 from balancesim.kernels.model import LANES, n_rows
-from balancesim.kernels.topk import add_sums, count_loads, find_top, n_ranks, room_for_ties
+from balancesim.kernels.topk import count_loads, find_top, n_ranks, room_for_ties, top_sum
 from balancesim.kernels.transpose import load_tile
 
 _rows_of = inline(n_rows)
@@ -28,16 +29,16 @@ def write_experts(tile, bias, k, n_experts, top, n_lanes, token, experts):
 
 
 @inner
-def has_special(bits, n_experts, n_lanes, exponent):
-    """Whether a score is infinite or NaN: by its bits, as comparisons are compiled for numbers alone.
+def has_special(bits, first, last, exponent):
+    """Whether one of the scores ``first:last`` is infinite or NaN: by its bits, as no kernel expects NaN.
 
-    ``bits`` is the tile as integers, ``exponent`` (1,) the bits of the exponent, all set.
+    ``bits`` (T E,) are the scores as integers, ``exponent`` (1,) is the exponent's bits, all set.
     """
-    ones = exponent[0]
-    largest = bits[0, 0] & ones
-    for e in range(n_experts):
-        for t in range(n_lanes):
-            largest = max(largest, bits[e, t] & ones)
+    ones, integer = exponent[0], bits.dtype.type
+    largest = integer(0)
+    for i in range(np.uint64(first), np.uint64(last)):
+        found = integer(bits[i] & ones)  # of two int32 Numba makes an int64, and of eight lanes four
+        largest = found if found > largest else largest
     return largest == ones
 
 
@@ -46,13 +47,7 @@ def route_tile(tile, bias, k, n_experts, n_lanes, token, top, group, sums, loads
     """Route one tile, whose first token is ``token``; see `route_tokens` for what is written."""
     find_top(tile, bias, k, top, group, n_lanes)
     count_loads(tile, bias, k, n_experts, top, n_lanes, loads)
-    for t in range(n_lanes):
-        sums[t] = 0.0
-    add_sums(top, k, n_lanes, sums)
-    value = 0.0
-    for t in range(n_lanes):
-        value += sums[t]
-    values[token // LANES] = value
+    values[token // LANES] = top_sum(top, k, n_lanes, sums)
     if experts.shape[0] > 0:
         write_experts(tile, bias, k, n_experts, top, n_lanes, token, experts)
 
@@ -74,7 +69,7 @@ def route_tokens(scores, bias, k, groups, first, last, loads, values, experts, e
     group = np.empty((8, LANES), scores.dtype)
     sums = np.empty(LANES)
     rows = np.empty(LANES, np.int64)
-    bits = tile.view(exponent.dtype)
+    bits = flat(scores.view(exponent.dtype))
     limited = np.empty((tile.shape[0] if groups.n_groups > 0 else 0, LANES), scores.dtype)
     group_score = np.empty((groups.n_groups, LANES), scores.dtype)
     special = False
@@ -83,7 +78,7 @@ def route_tokens(scores, bias, k, groups, first, last, loads, values, experts, e
         for t in range(n_lanes):
             rows[t] = token + t
         load_tile(scores, rows, n_lanes, tile)
-        special = special or has_special(bits, n_experts, n_lanes, exponent)
+        special = special or has_special(bits, token * n_experts, (token + n_lanes) * n_experts, exponent)
         allowed = tile
         if groups.n_groups > 0:
             limit_groups(tile, bias, n_experts, groups, n_lanes, group_score, limited)
@@ -112,12 +107,9 @@ def fill_blocks(scores, first, last, blocks, exponent):
     """Lay tokens ``first:last`` of (T, E) scores out as tiles; return whether a score is not finite."""
     n_experts = scores.shape[1]
     rows = np.empty(LANES, np.int64)
-    special = False
     for token in range(first, last, LANES):
         n_lanes = min(LANES, last - token)
         for t in range(n_lanes):
             rows[t] = token + t
-        tile = blocks[token // LANES]
-        load_tile(scores, rows, n_lanes, tile)
-        special = special or has_special(tile.view(exponent.dtype), n_experts, n_lanes, exponent)
-    return special
+        load_tile(scores, rows, n_lanes, blocks[token // LANES])
+    return has_special(flat(scores.view(exponent.dtype)), first * n_experts, last * n_experts, exponent)

@@ -14,6 +14,10 @@ tile, and a tile with ties at a K-th place is counted again by (score, lower exp
 import numpy as np
 
 from balancesim.kernels.jit import inline, inner
+from balancesim.kernels.lanes import ROW, flat, start
+from balancesim.kernels.model import LANES
+
+_2, _3, _4, _5, _6, _7 = (np.uint64(i) * ROW for i in range(2, 8))
 
 
 @inline
@@ -86,11 +90,43 @@ def sort8(a, b, c, d, e, f, g, h):
 
 
 @inline
-def largest(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7):
-    """The largest of eight experts' biased scores."""
-    a = hi(hi(tile[row, t] + b0, tile[row + 1, t] + b1), hi(tile[row + 2, t] + b2, tile[row + 3, t] + b3))
-    b = hi(hi(tile[row + 4, t] + b4, tile[row + 5, t] + b5), hi(tile[row + 6, t] + b6, tile[row + 7, t] + b7))
-    return hi(a, b)
+def eight(bias, row):
+    """The biases of eight experts."""
+    return (
+        bias[row], bias[row + 1], bias[row + 2], bias[row + 3],
+        bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7],
+    )  # fmt: skip
+
+
+@inline
+def biased8(tile, i, b):
+    """Eight experts' biased scores, the first one's at index i of a flat tile."""
+    return (
+        tile[i] + b[0], tile[i + ROW] + b[1], tile[i + _2] + b[2], tile[i + _3] + b[3],
+        tile[i + _4] + b[4], tile[i + _5] + b[5], tile[i + _6] + b[6], tile[i + _7] + b[7],
+    )  # fmt: skip
+
+
+@inline
+def load8(tile, i):
+    """Eight rows' entries, the first row's at index i of a flat tile."""
+    return (
+        tile[i], tile[i + ROW], tile[i + _2], tile[i + _3],
+        tile[i + _4], tile[i + _5], tile[i + _6], tile[i + _7],
+    )  # fmt: skip
+
+
+@inline
+def store8(tile, i, x):
+    """Write eight rows' entries."""
+    tile[i], tile[i + ROW], tile[i + _2], tile[i + _3] = x[0], x[1], x[2], x[3]
+    tile[i + _4], tile[i + _5], tile[i + _6], tile[i + _7] = x[4], x[5], x[6], x[7]
+
+
+@inline
+def largest(a, b, c, d, e, f, g, h):
+    """The largest of eight."""
+    return hi(hi(hi(a, b), hi(c, d)), hi(hi(e, f), hi(g, h)))
 
 
 @inline
@@ -100,122 +136,86 @@ def merge2(a, b, c, d):
 
 
 @inline
-def largest2(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7):
-    """The two largest of eight experts' biased scores."""
-    a, b = sort2(tile[row, t] + b0, tile[row + 1, t] + b1)
-    c, d = sort2(tile[row + 2, t] + b2, tile[row + 3, t] + b3)
-    a, b = merge2(a, b, c, d)
-    c, d = sort2(tile[row + 4, t] + b4, tile[row + 5, t] + b5)
-    e, f = sort2(tile[row + 6, t] + b6, tile[row + 7, t] + b7)
-    c, d = merge2(c, d, e, f)
+def largest2(a, b, c, d, e, f, g, h):
+    """The two largest of eight."""
+    a, b = merge2(*sort2(a, b), *sort2(c, d))
+    c, d = merge2(*sort2(e, f), *sort2(g, h))
     return merge2(a, b, c, d)
-
-
-@inline
-def sorted_group(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7):
-    """Eight experts' biased scores, descending."""
-    return sort8(
-        tile[row, t] + b0,
-        tile[row + 1, t] + b1,
-        tile[row + 2, t] + b2,
-        tile[row + 3, t] + b3,
-        tile[row + 4, t] + b4,
-        tile[row + 5, t] + b5,
-        tile[row + 6, t] + b6,
-        tile[row + 7, t] + b7,
-    )
 
 
 @inner
 def absorb1(tile, bias, row, top, n_lanes):
     """Merge eight experts' biased scores into the running maximum; row 0 begins it."""
-    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
-    b4, b5, b6, b7 = bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7]
+    b, i = eight(bias, row), start(row)
     if row == 0:
         for t in range(n_lanes):
-            top[0, t] = largest(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7)
+            top[t] = largest(*biased8(tile, i + t, b))
     else:
         for t in range(n_lanes):
-            top[0, t] = hi(top[0, t], largest(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7))
+            top[t] = hi(top[t], largest(*biased8(tile, i + t, b)))
 
 
 @inner
 def absorb2(tile, bias, row, top, n_lanes):
     """Merge eight experts' biased scores into the running two largest; row 0 begins them."""
-    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
-    b4, b5, b6, b7 = bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7]
+    b, i = eight(bias, row), start(row)
     if row == 0:
         for t in range(n_lanes):
-            top[0, t], top[1, t] = largest2(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7)
+            top[t], top[t + ROW] = largest2(*biased8(tile, i + t, b))
     else:
         for t in range(n_lanes):
-            a, b = largest2(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7)
-            top[0, t], top[1, t] = merge2(top[0, t], top[1, t], a, b)
+            first, second = largest2(*biased8(tile, i + t, b))
+            top[t], top[t + ROW] = merge2(top[t], top[t + ROW], first, second)
 
 
 @inner
 def absorb4(tile, bias, row, top, n_lanes):
     """Merge four experts' biased scores into the running four largest; row 0 begins them."""
-    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
+    b0, b1, b2, b3, i = bias[row], bias[row + 1], bias[row + 2], bias[row + 3], start(row)
     for t in range(n_lanes):
-        a, b, c, d = sort4(
-            tile[row, t] + b0, tile[row + 1, t] + b1, tile[row + 2, t] + b2, tile[row + 3, t] + b3
-        )
+        j = i + t
+        a, b, c, d = sort4(tile[j] + b0, tile[j + ROW] + b1, tile[j + _2] + b2, tile[j + _3] + b3)
         if row > 0:
-            a, b, c, d = merge4(hi(top[0, t], d), hi(top[1, t], c), hi(top[2, t], b), hi(top[3, t], a))
-        top[0, t], top[1, t], top[2, t], top[3, t] = a, b, c, d
+            a, b, c, d = merge4(hi(top[t], d), hi(top[t + ROW], c), hi(top[t + _2], b), hi(top[t + _3], a))
+        top[t], top[t + ROW], top[t + _2], top[t + _3] = a, b, c, d
 
 
 @inner
 def absorb8(tile, bias, row, top, n_lanes):
     """Merge eight experts' biased scores into the running eight largest."""
-    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
-    b4, b5, b6, b7 = bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7]
+    biases, i = eight(bias, row), start(row)
     for t in range(n_lanes):
-        a, b, c, d, e, f, g, h = sorted_group(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7)
-        a, b, c, d, e, f, g, h = merge8(
-            hi(top[0, t], h),
-            hi(top[1, t], g),
-            hi(top[2, t], f),
-            hi(top[3, t], e),
-            hi(top[4, t], d),
-            hi(top[5, t], c),
-            hi(top[6, t], b),
-            hi(top[7, t], a),
-        )
-        top[0, t], top[1, t], top[2, t], top[3, t] = a, b, c, d
-        top[4, t], top[5, t], top[6, t], top[7, t] = e, f, g, h
+        a, b, c, d, e, f, g, h = sort8(*biased8(tile, i + t, biases))
+        s, r, q, p, o, n, m, k = load8(top, t)
+        store8(top, t, merge8(hi(s, h), hi(r, g), hi(q, f), hi(p, e), hi(o, d), hi(n, c), hi(m, b), hi(k, a)))
 
 
 @inner
 def load_group(tile, bias, row, group, n_lanes):
-    """Write eight experts' biased scores, sorted, into ``group`` (8, tokens)."""
-    b0, b1, b2, b3 = bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
-    b4, b5, b6, b7 = bias[row + 4], bias[row + 5], bias[row + 6], bias[row + 7]
+    """Write eight experts' biased scores, sorted, into ``group`` (8 LANES,)."""
+    biases, i = eight(bias, row), start(row)
     for t in range(n_lanes):
-        a, b, c, d, e, f, g, h = sorted_group(tile, bias, row, t, b0, b1, b2, b3, b4, b5, b6, b7)
-        group[0, t], group[1, t], group[2, t], group[3, t] = a, b, c, d
-        group[4, t], group[5, t], group[6, t], group[7, t] = e, f, g, h
+        store8(group, t, sort8(*biased8(tile, i + t, biases)))
 
 
 @inner
 def merge_chunk(group, top, rank, n_lanes):
     """Merge a sorted group into ranks ``rank .. rank + 7``; the group keeps, sorted, what is displaced."""
+    first = start(rank)
     for t in range(n_lanes):
-        a, s = sort2(top[rank, t], group[7, t])
-        b, r = sort2(top[rank + 1, t], group[6, t])
-        c, q = sort2(top[rank + 2, t], group[5, t])
-        d, p = sort2(top[rank + 3, t], group[4, t])
-        e, o = sort2(top[rank + 4, t], group[3, t])
-        f, n = sort2(top[rank + 5, t], group[2, t])
-        g, m = sort2(top[rank + 6, t], group[1, t])
-        h, k = sort2(top[rank + 7, t], group[0, t])
-        a, b, c, d, e, f, g, h = merge8(a, b, c, d, e, f, g, h)
-        top[rank, t], top[rank + 1, t], top[rank + 2, t], top[rank + 3, t] = a, b, c, d
-        top[rank + 4, t], top[rank + 5, t], top[rank + 6, t], top[rank + 7, t] = e, f, g, h
-        a, b, c, d, e, f, g, h = merge8(k, m, n, o, p, q, r, s)
-        group[0, t], group[1, t], group[2, t], group[3, t] = a, b, c, d
-        group[4, t], group[5, t], group[6, t], group[7, t] = e, f, g, h
+        i = first + t
+        s, r, q, p, o, n, m, k = load8(group, t)
+        a, b, c, d, e, f, g, h = load8(top, i)
+        a, k = sort2(a, k)
+        b, m = sort2(b, m)
+        c, n = sort2(c, n)
+        d, o = sort2(d, o)
+        e, p = sort2(e, p)
+        f, q = sort2(f, q)
+        g, r = sort2(g, r)
+        h, s = sort2(h, s)
+        store8(top, i, merge8(a, b, c, d, e, f, g, h))
+        store8(group, t, merge8(s, r, q, p, o, n, m, k))
 
 
 @inline
@@ -235,55 +235,57 @@ def find_top(tile, bias, k, top, group, n_lanes):
     ``tile`` and ``bias`` have a multiple of eight rows, minus infinity and zero past the last expert;
     ``group`` (8, LANES) is scratch space.
     """
-    n = tile.shape[0]
+    n, n_top, lanes = tile.shape[0], top.shape[0], np.uint64(n_lanes)
+    scores, best, displaced = flat(tile), flat(top), flat(group)
     if k == 1:
         for row in range(0, n, 8):
-            absorb1(tile, bias, row, top, n_lanes)
+            absorb1(scores, bias, row, best, lanes)
     elif k == 2:
         for row in range(0, n, 8):
-            absorb2(tile, bias, row, top, n_lanes)
+            absorb2(scores, bias, row, best, lanes)
     elif k <= 4:
         for row in range(0, n, 4):
-            absorb4(tile, bias, row, top, n_lanes)
+            absorb4(scores, bias, row, best, lanes)
     elif k <= 8:
-        load_group(tile, bias, 0, top, n_lanes)
+        load_group(scores, bias, 0, best, lanes)
         for row in range(8, n, 8):
-            absorb8(tile, bias, row, top, n_lanes)
+            absorb8(scores, bias, row, best, lanes)
     else:
         nothing = tile.dtype.type(-np.inf)
-        for rank in range(top.shape[0]):
-            for t in range(n_lanes):
-                top[rank, t] = nothing
+        for rank in range(n_top):
+            for t in range(lanes):
+                best[start(rank) + t] = nothing
         for row in range(0, n, 8):
-            load_group(tile, bias, row, group, n_lanes)
+            load_group(scores, bias, row, displaced, lanes)
             # After i groups only the first 8 i ranks are filled.
-            for rank in range(0, min(top.shape[0], row + 8), 8):
-                merge_chunk(group, top, rank, n_lanes)
+            for rank in range(0, min(n_top, row + 8), 8):
+                merge_chunk(displaced, best, rank, lanes)
 
 
 @inner
 def count_loads(tile, bias, k, n_experts, top, n_lanes, loads):
     """Add the tile's tokens per expert to ``loads`` (E,); ties at the K-th place go to the lower index."""
+    scores, best, last, lanes = flat(tile), flat(top), start(k - 1), np.uint64(n_lanes)
     counted = np.int64(0)
     for e in range(0, n_experts - 3, 4):
-        b0, b1, b2, b3 = bias[e], bias[e + 1], bias[e + 2], bias[e + 3]
+        b0, b1, b2, b3, i = bias[e], bias[e + 1], bias[e + 2], bias[e + 3], start(e)
         n0, n1, n2, n3 = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
-        for t in range(n_lanes):
-            least = top[k - 1, t]
-            n0 += np.int32(tile[e, t] + b0 >= least)
-            n1 += np.int32(tile[e + 1, t] + b1 >= least)
-            n2 += np.int32(tile[e + 2, t] + b2 >= least)
-            n3 += np.int32(tile[e + 3, t] + b3 >= least)
+        for t in range(lanes):
+            least, j = best[last + t], i + t
+            n0 = np.int32(n0 + (scores[j] + b0 >= least))
+            n1 = np.int32(n1 + (scores[j + ROW] + b1 >= least))
+            n2 = np.int32(n2 + (scores[j + _2] + b2 >= least))
+            n3 = np.int32(n3 + (scores[j + _3] + b3 >= least))
         loads[e] += n0
         loads[e + 1] += n1
         loads[e + 2] += n2
         loads[e + 3] += n3
         counted += n0 + n1 + n2 + n3
     for e in range(n_experts // 4 * 4, n_experts):
-        b = bias[e]
+        b, i = bias[e], start(e)
         reached = np.int32(0)
-        for t in range(n_lanes):
-            reached += np.int32(tile[e, t] + b >= top[k - 1, t])
+        for t in range(lanes):
+            reached = np.int32(reached + (scores[i + t] + b >= best[last + t]))
         loads[e] += reached
         counted += reached
     if counted != k * n_lanes:
@@ -317,6 +319,26 @@ def room_for_ties(tile, bias, k, n_experts, threshold, t):
 @inner
 def add_sums(top, k, n_lanes, sums):
     """Add each token's top-K sum to ``sums`` (LANES,) float64."""
+    best, lanes = flat(top), np.uint64(n_lanes)
     for rank in range(k):
-        for t in range(n_lanes):
-            sums[t] += np.float64(top[rank, t])
+        first = start(rank)
+        for t in range(lanes):
+            sums[t] += np.float64(best[first + t])
+
+
+@inner
+def top_sum(top, k, n_lanes, sums):
+    """The sum of the tokens' K largest, in float64; ``sums`` (LANES,) float64 is scratch space.
+
+    Each token's are added in the order of their ranks, then tokens by halves of the tile: SIMD adds them in
+    the same order as one number at a time would.
+    """
+    for t in range(LANES):
+        sums[t] = 0.0
+    add_sums(top, k, n_lanes, sums)
+    width = ROW
+    while width > np.uint64(1):
+        width >>= np.uint64(1)
+        for t in range(width):
+            sums[t] += sums[t + width]
+    return sums[0]
