@@ -66,7 +66,7 @@ def _build(
     def log(x):
         """Natural logarithm of a positive normal number."""
         bits = real(x).view(integer)
-        exponent = integer((bits - sqrt_half_bits) >> shift)
+        exponent = integer(integer(bits - sqrt_half_bits) >> shift)
         m = real(integer(bits - integer(exponent << shift)).view(real))
         return log_of_ratio(m - one, m + one, real(exponent))
 
@@ -74,7 +74,7 @@ def _build(
     def minus_log_complement(w, complement):
         """-log(1 - w), accurate at both ends; ``complement`` is 1 - w, exact where it is small."""
         bits = real(complement).view(integer)
-        exponent = integer((bits - sqrt_half_bits) >> shift)
+        exponent = integer(integer(bits - sqrt_half_bits) >> shift)
         m = real(integer(bits - integer(exponent << shift)).view(real))
         near = w < real(0.25)
         numerator = -w if near else m - one

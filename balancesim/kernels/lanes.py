@@ -47,7 +47,7 @@ def _view(typing_context, tile):
 
 @overload(flat, jit_options=INLINE_OPTIONS)
 def _flat(tile):
-    return lambda tile: _view(tile)
+    return lambda tile: _view(tile)  # type: ignore[call-arg]
 
 
 @inline
