@@ -226,7 +226,7 @@ def route_numba(
         check_masks(scores, k)
         if groups is not None:
             check_masks(groups.apply(scores, bias), k, where=" of its best groups")
-    loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
+    loads: IntArray = sum((loads for loads, _ in parts), np.zeros(n_experts, np.int64))
     return loads, float(values.sum()), chosen if experts else None
 
 
@@ -251,7 +251,7 @@ def route_blocked(
         route_blocks(scores.tiles, prices, k, n_experts, n_tokens, first, last, loads, values, chosen)
         return loads
 
-    loads: IntArray = np.sum(in_parts(route_part, scores.shape), axis=0)
+    loads: IntArray = sum(in_parts(route_part, scores.shape), np.zeros(n_experts, np.int64))
     return loads, float(values.sum()), chosen if experts else None
 
 
