@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from balancesim.kernels.jit import inline, inner
+from balancesim.kernels.lanes import as_wide, flat, start
 from balancesim.kernels.model import LANES
-from balancesim.kernels.topk import count_loads, hi, room_for_ties
+from balancesim.kernels.topk import biased4, count_loads, four, hi, room_for_ties
 
 
 class Boundary(NamedTuple):
@@ -40,17 +41,18 @@ def make_boundary(tile, n_words):
 def split_at(tile, bias, n_lanes, least, best_left):
     """Write each token's largest biased score below ``least`` (LANES,); return how many reach it in all."""
     nothing = tile.dtype.type(-np.inf)
-    for t in range(n_lanes):
+    scores, lanes = flat(tile), np.uint64(n_lanes)
+    for t in range(lanes):
         best_left[t] = nothing
-    reached = np.int64(0)
+    reached = as_wide(0, scores)
     # Four experts a pass: what a pass reads and writes per token costs more than its comparisons.
     for e in range(0, tile.shape[0], 4):
-        b0, b1, b2, b3 = bias[e], bias[e + 1], bias[e + 2], bias[e + 3]
-        for t in range(n_lanes):
-            x0, x1, x2, x3 = tile[e, t] + b0, tile[e + 1, t] + b1, tile[e + 2, t] + b2, tile[e + 3, t] + b3
+        biases, i = four(bias, e), start(e)
+        for t in range(lanes):
+            x0, x1, x2, x3 = biased4(scores, i + t, biases)
             border = least[t]
             in0, in1, in2, in3 = x0 >= border, x1 >= border, x2 >= border, x3 >= border
-            reached += np.int64(in0) + np.int64(in1) + np.int64(in2) + np.int64(in3)
+            reached = as_wide(reached + in0 + in1 + in2 + in3, scores)
             left01 = hi(nothing if in0 else x0, nothing if in1 else x1)
             left23 = hi(nothing if in2 else x2, nothing if in3 else x3)
             best_left[t] = hi(best_left[t], hi(left01, left23))
@@ -132,16 +134,17 @@ def find_near(tile, bias, k, n_experts, n_lanes, boundary, tied, width, near):
     """
     words, _, _, least, best_left = boundary
     nothing = np.uint64(0)
+    scores, lanes = flat(tile), np.uint64(n_lanes)
     for w in range(words.shape[0]):
         for t in range(n_lanes):
             words[w, t] = near[w, t] = nothing
     for e in range(0, tile.shape[0], 4):
-        b0, b1, b2, b3 = bias[e], bias[e + 1], bias[e + 2], bias[e + 3]
+        biases, i = four(bias, e), start(e)
         bit0 = np.uint64(1) << np.uint64(e & 63)
         bit1, bit2, bit3 = bit0 << np.uint64(1), bit0 << np.uint64(2), bit0 << np.uint64(3)
         word, close = words[e >> 6], near[e >> 6]
-        for t in range(n_lanes):
-            x0, x1, x2, x3 = tile[e, t] + b0, tile[e + 1, t] + b1, tile[e + 2, t] + b2, tile[e + 3, t] + b3
+        for t in range(lanes):
+            x0, x1, x2, x3 = biased4(scores, i + t, biases)
             border = least[t]
             in01 = (bit0 if x0 >= border else nothing) | (bit1 if x1 >= border else nothing)
             in23 = (bit2 if x2 >= border else nothing) | (bit3 if x3 >= border else nothing)

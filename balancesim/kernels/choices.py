@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from balancesim.kernels.jit import inner
+from balancesim.kernels.lanes import as_wide
 from balancesim.kernels.topk import room_for_ties
 
 
@@ -59,9 +60,9 @@ def limit_groups(tile, bias, n_experts, groups, n_lanes, group_score, limited):
 def lacks_choice(top, k, n_lanes):
     """Whether a token has fewer than K experts to choose from."""
     nothing = top.dtype.type(-np.inf)
-    lacking = np.int32(0)
+    lacking = as_wide(0, top)
     for t in range(n_lanes):
-        lacking = np.int32(lacking + (top[k - 1, t] == nothing))
+        lacking = as_wide(lacking + (top[k - 1, t] == nothing), top)
     return lacking > 0
 
 
@@ -70,9 +71,9 @@ def count_above(tile, bias, n_experts, n_lanes, loads):
     """Add to ``loads`` (E,) the tokens whose biased score is positive."""
     for e in range(n_experts):
         b = bias[e]
-        reached = np.int32(0)
+        reached = as_wide(0, tile)
         for t in range(n_lanes):
-            reached = np.int32(reached + (tile[e, t] + b > 0.0))
+            reached = as_wide(reached + (tile[e, t] + b > 0.0), tile)
         loads[e] += reached
 
 

@@ -9,7 +9,7 @@ show are summed again by S5's membership form.
 import numpy as np
 
 from balancesim.kernels.jit import inline, inner
-from balancesim.kernels.lanes import flat, start
+from balancesim.kernels.lanes import as_wide, flat, start
 from balancesim.kernels.topk import room_for_ties
 
 
@@ -41,9 +41,9 @@ def safe_difference(tile, t, k, n_experts, p, p_threshold, q, q_threshold):
 def find_wide(top, k, n_lanes, limit, wide):
     """Write the tokens that chose scores beyond ``limit`` into ``wide``; return their number."""
     best, last, lanes = flat(top), start(k - 1), np.uint64(n_lanes)
-    n_wide = np.int32(0)
+    n_wide = as_wide(0, best)
     for t in range(lanes):
-        n_wide = np.int32(n_wide + ((best[t] > limit) | (best[last + t] < -limit)))
+        n_wide = as_wide(n_wide + ((best[t] > limit) | (best[last + t] < -limit)), best)
     if n_wide > 0:
         place = 0
         for t in range(n_lanes):

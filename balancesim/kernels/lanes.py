@@ -54,3 +54,18 @@ def _flat(tile):
 def start(row):
     """Index of a row's first lane in a flat tile."""
     return np.uint64(row) * ROW
+
+
+def as_wide(count: Any, scores: Any) -> Any:
+    """Return an integer in as many bits as a score has, so that SIMD counts as many lanes as it compares.
+
+    Of two int32 Numba makes an int64: sums are to be brought back at every step.
+    """
+    return np.int32(count) if scores.itemsize == 4 else np.int64(count)
+
+
+@overload(as_wide, jit_options=INLINE_OPTIONS)
+def _as_wide(count, scores):
+    if scores.dtype.bitwidth == 32:
+        return lambda count, scores: np.int32(count)  # noqa: ARG005 - the arguments of what it stands for
+    return lambda count, scores: np.int64(count)  # noqa: ARG005

@@ -14,7 +14,7 @@ tile, and a tile with ties at a K-th place is counted again by (score, lower exp
 import numpy as np
 
 from balancesim.kernels.jit import inline, inner
-from balancesim.kernels.lanes import ROW, flat, start
+from balancesim.kernels.lanes import ROW, as_wide, flat, start
 from balancesim.kernels.model import LANES
 
 _2, _3, _4, _5, _6, _7 = (np.uint64(i) * ROW for i in range(2, 8))
@@ -87,6 +87,18 @@ def sort8(a, b, c, d, e, f, g, h):
     d, e = sort2(d, e)
     f, g = sort2(f, g)
     return a, b, c, d, e, f, g, h
+
+
+@inline
+def four(bias, row):
+    """The biases of four experts."""
+    return bias[row], bias[row + 1], bias[row + 2], bias[row + 3]
+
+
+@inline
+def biased4(tile, i, b):
+    """Four experts' biased scores, the first one's at index i of a flat tile."""
+    return tile[i] + b[0], tile[i + ROW] + b[1], tile[i + _2] + b[2], tile[i + _3] + b[3]
 
 
 @inline
@@ -171,10 +183,9 @@ def absorb2(tile, bias, row, top, n_lanes):
 @inner
 def absorb4(tile, bias, row, top, n_lanes):
     """Merge four experts' biased scores into the running four largest; row 0 begins them."""
-    b0, b1, b2, b3, i = bias[row], bias[row + 1], bias[row + 2], bias[row + 3], start(row)
+    biases, i = four(bias, row), start(row)
     for t in range(n_lanes):
-        j = i + t
-        a, b, c, d = sort4(tile[j] + b0, tile[j + ROW] + b1, tile[j + _2] + b2, tile[j + _3] + b3)
+        a, b, c, d = sort4(*biased4(tile, i + t, biases))
         if row > 0:
             a, b, c, d = merge4(hi(top[t], d), hi(top[t + ROW], c), hi(top[t + _2], b), hi(top[t + _3], a))
         top[t], top[t + ROW], top[t + _2], top[t + _3] = a, b, c, d
@@ -268,14 +279,15 @@ def count_loads(tile, bias, k, n_experts, top, n_lanes, loads):
     scores, best, last, lanes = flat(tile), flat(top), start(k - 1), np.uint64(n_lanes)
     counted = np.int64(0)
     for e in range(0, n_experts - 3, 4):
-        b0, b1, b2, b3, i = bias[e], bias[e + 1], bias[e + 2], bias[e + 3], start(e)
-        n0, n1, n2, n3 = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
+        biases, i = four(bias, e), start(e)
+        n0 = n1 = n2 = n3 = as_wide(0, scores)
         for t in range(lanes):
-            least, j = best[last + t], i + t
-            n0 = np.int32(n0 + (scores[j] + b0 >= least))
-            n1 = np.int32(n1 + (scores[j + ROW] + b1 >= least))
-            n2 = np.int32(n2 + (scores[j + _2] + b2 >= least))
-            n3 = np.int32(n3 + (scores[j + _3] + b3 >= least))
+            least = best[last + t]
+            x0, x1, x2, x3 = biased4(scores, i + t, biases)
+            n0 = as_wide(n0 + (x0 >= least), scores)
+            n1 = as_wide(n1 + (x1 >= least), scores)
+            n2 = as_wide(n2 + (x2 >= least), scores)
+            n3 = as_wide(n3 + (x3 >= least), scores)
         loads[e] += n0
         loads[e + 1] += n1
         loads[e + 2] += n2
@@ -283,9 +295,9 @@ def count_loads(tile, bias, k, n_experts, top, n_lanes, loads):
         counted += n0 + n1 + n2 + n3
     for e in range(n_experts // 4 * 4, n_experts):
         b, i = bias[e], start(e)
-        reached = np.int32(0)
+        reached = as_wide(0, scores)
         for t in range(lanes):
-            reached = np.int32(reached + (scores[i + t] + b >= best[last + t]))
+            reached = as_wide(reached + (scores[i + t] + b >= best[last + t]), scores)
         loads[e] += reached
         counted += reached
     if counted != k * n_lanes:
