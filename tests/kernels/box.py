@@ -1,11 +1,10 @@
 """The box of shapes that kernels are tested over, scores of every kind in it, and the twin that sorts.
 
 E = 2..130 crosses the groups of eight rows, the words of 64 bits and their tails; K = 1..E-1 the widths
-1, 2, 4 and 8 of the running top-K and its chunks of eight; T = 1..300 tiles of 128 tokens and blocks of eight.
+1, 2, 4 and 8 of the running top-K and its chunks of eight; T = 1..300 tiles of 128 tokens, blocks of eight.
 """
 
 import ctypes
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ POISONS = (0xFF, 0x7F)
 
 _RANKS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17)
 _BORDERS = (1, 9) if INTERPRETED else (1, 127, 128, 129, 255, 256, 257, 300)
-_STRIDE = 37  # no divisor of MAX_TOKENS: every T is met
+_STRIDE = 17  # with as many turns as the default design has, every T is met
 _M_PERTURB = -6
 
 
@@ -128,36 +127,34 @@ class Case(NamedTuple):
     twin: Sorted
 
 
-def cases(kind: str, dtype: Any, most: int = MAX_TOKENS, experts: Any = EXPERTS) -> Iterator[Case]:
-    """Every E with its Ks; T as the design has it, on poisoned memory."""
-    place = len(DTYPES) * KINDS.index(kind) + DTYPES.index(dtype)
-    for n_experts in experts:
-        # Consecutive for each kind: each meets borders and others.
-        index = n_experts + MAX_EXPERTS * place
-        n_tokens = tokens(index, most)
-        yield from at(kind, dtype, n_experts, n_tokens, ranks(n_experts), POISONS[index // 2 % 2])
+def cases(kind: str, dtype: Any = None, most: int = MAX_TOKENS) -> Iterator[Case]:
+    """Every E with its Ks, on poisoned memory; T as the design has it, dtypes by turns or the one named."""
+    for n_experts in EXPERTS:
+        # An odd stride: borders meet odd E of one kind and even E of the next.
+        index = n_experts + (MAX_EXPERTS + 1) * KINDS.index(kind)
+        yield from at(kind, dtype, n_experts, tokens(index, most), ranks(n_experts), index // 16)
 
 
-def at(kind: str, dtype: Any, n_experts: int, n_tokens: int, ks: Any, poison: int) -> Iterator[Case]:
-    """The cases of one E and T, sorted once for all Ks unless masks depend on K."""
+def lines(kind: str, dtype: Any = None, most: int = MAX_TOKENS) -> Iterator[Case]:
+    """Every E with every K, each with a T of its own: as they come, every other one at a border."""
+    index = KINDS.index(kind)
+    for n_experts in EXPERTS:
+        for k in range(1, n_experts):
+            index += 1
+            yield from at(kind, dtype, n_experts, tokens(index, most), [k], index // 16)
+
+
+def at(kind: str, dtype: Any, n_experts: int, n_tokens: int, ks: Any, turn: int) -> Iterator[Case]:
+    """The cases of one E and T, sorted once for all Ks unless masks depend on K; the turn says the rest."""
+    dtype = dtype or DTYPES[turn % 2]
     rng = np.random.default_rng([n_experts, n_tokens, KINDS.index(kind), DTYPES.index(dtype)])
     scores, bias = scores_of(kind, rng, n_tokens, n_experts, dtype)
     twin = sort(scores, bias)
     for k in ks:
         if kind == "masked":
             twin = sort(masked(rng, scores, k), bias)
-        with poisoned(poison):
+        with poisoned(POISONS[turn // 2 % 2]):
             yield Case(f"{kind} {np.dtype(dtype)} T={n_tokens} E={n_experts} K={k}", k, twin)
-
-
-def lines(kind: str, dtype: Any, share: int, n_shares: int) -> Iterator[Case]:
-    """Every E and K of the box with two Ts of one tile, of which all are met: a share of the pairs."""
-    for n_experts in EXPERTS:
-        for k in range(1, n_experts):
-            index = n_experts * n_experts + k
-            if index % n_shares == share:
-                for turn in (2 * index, 2 * index + 1):
-                    yield from at(kind, dtype, n_experts, tokens(turn, LANES), [k], POISONS[index % 2])
 
 
 def tile_of(scores: Any) -> Any:
@@ -190,8 +187,3 @@ def poisoned(byte: int) -> Iterator[bool]:
         yield True
     finally:
         mallopt(_M_PERTURB, 0)
-
-
-def all_cases() -> list[tuple[str, Any]]:
-    """Every kind with every dtype."""
-    return list(itertools.product(KINDS, DTYPES))
