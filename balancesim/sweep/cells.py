@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from balancesim.sweep.configuration import Configuration, Group, RunParameters
+from balancesim.sweep.configuration import Configuration, Group
 from balancesim.sweep.parameters import Parameters
+from balancesim.sweep.run_parameters import RunParameters
 
 ENGINE_VERSION = 4
 """Part of every cell's key; raised when a change of code may change a cell's numbers."""

@@ -12,9 +12,10 @@ from typing import Any
 
 from balancesim import balancers, sources
 from balancesim.errors import ConfigurationError, unknown_name
-from balancesim.sweep.configuration import RUN_TYPES, rule_types
+from balancesim.sweep.configuration import rule_types
 from balancesim.sweep.experiment import Draft, Entry, Setting
 from balancesim.sweep.parameters import parameter_types
+from balancesim.sweep.run_parameters import RUN_TYPES
 
 
 def override_keys() -> tuple[str, ...]:

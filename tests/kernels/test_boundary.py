@@ -12,6 +12,7 @@ from balancesim.kernels.members import n_words
 from balancesim.kernels.model import LANES, n_rows
 from tests import naive
 from tests.conftest import INTERPRETED
+from tests.kernels import box
 from tests.kernels.instances import experts_of, masked, quarters
 from tests.strategies import batches
 
@@ -108,3 +109,47 @@ def test_the_width_itself_is_near():
     assert check(scores, np.zeros(5), 2, 0.25)[1] == [[]]
     assert check(scores, np.zeros(5), 2, 1.0)[1] == [[1, 2, 3]]
     assert check(scores, np.zeros(5), 2, 1.5)[1] == [[0, 1, 2, 3]]
+
+
+def check_in_box(case):
+    """Words, places, scores, loads and what is near, at no width, at the K-th gap and at any."""
+    twin, k = case.twin, case.k
+    n_lanes, n_experts = twin.scores.shape
+    top = np.full((k, LANES), np.nan, twin.scores.dtype)
+    top[:, :n_lanes] = twin.ranked[:, :k].T
+    least, best_left = twin.ranked[:, k - 1].astype(np.float64), twin.ranked[:, k].astype(np.float64)
+    gaps = (least - best_left)[best_left > -np.inf]
+    width = [0.0, float(np.median(gaps)) if gaps.size else 1.0, 1e300][(n_experts + k) % 3]
+    boundary = Boundary(
+        *(np.full_like(part, 7) for part in made(box.tile_of(twin.scores), n_words(n_experts)))
+    )
+    near, loads = np.full_like(boundary.words, 5), np.full(n_experts, 1000)
+    tile, bias = box.tile_of(twin.scores), padded(twin.bias)
+    fill(tile, bias, k, n_experts, top, n_lanes, np.float64(width), boundary, near, loads)
+    marks = twin.chosen(k)
+    following = np.where(best_left > -np.inf, twin.order[:, k], -1)
+    expected = (box.words_of(marks).T, twin.order[:, k - 1], following, least, best_left)
+    for name, part, other in zip(Boundary._fields, boundary, expected, strict=True):
+        assert (part[..., :n_lanes] == other).all(), (case.name, name)
+        assert (part[..., n_lanes:] == 7).all(), (case.name, name)
+    assert (loads == 1000 + marks.sum(axis=0)).all(), case.name
+    biased = twin.biased.astype(np.float64)
+    within = (biased >= (least - width)[:, None]) & (biased <= (best_left + width)[:, None])
+    assert (box.words_of(within) == near[:, :n_lanes].T).all(), case.name
+    assert (near[:, n_lanes:] == 5).all(), case.name
+
+
+@pytest.mark.parametrize("kind", box.KINDS)
+def test_equals_sorting_over_the_box(kind):
+    for case in box.cases(kind, most=LANES):
+        check_in_box(case)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("kind", box.KINDS)
+def test_every_k_of_the_box(kind, record_property):
+    n_shapes = 0
+    for case in box.lines(kind, most=LANES):
+        check_in_box(case)
+        n_shapes += 1
+    record_property("counted", f"boundaries: {n_shapes} shapes of {kind} scores, every E and K of the box")

@@ -19,6 +19,7 @@ from balancesim.simulation import simulate
 from balancesim.sources import Normal
 from tests import naive
 from tests.conftest import INTERPRETED
+from tests.kernels import box
 from tests.strategies import batches, grouped_batches
 
 
@@ -176,6 +177,56 @@ def test_within(bad: float) -> None:
     assert inside(price, 1023.0)
     price[2] = bad
     assert not inside(price, 1023.0)
+
+
+def lost_in_order(scores: Any, best: Any, chosen: Any) -> Any:
+    """Experts ascending, as the kernel adds."""
+    signed = np.where(best & ~chosen, scores, np.where(chosen & ~best, -scores, 0.0)).astype(np.float64)
+    return np.add.accumulate(signed, axis=1)[:, -1]
+
+
+def check_choice_in_box(case: Any) -> None:
+    """Loads of a range of lanes and of experts above zero, and the score that both give up, to the bit."""
+    twin, k = case.twin, case.k
+    scores = twin.scores
+    n_tokens, n_experts = scores.shape
+    tile, prices, zero = box.tile_of(scores), padded(twin.bias), padded(np.zeros_like(twin.bias))
+    best, chosen, above = box.sort(scores, zero[:n_experts]).chosen(k), twin.chosen(k), twin.biased > 0.0
+    lost = lost_by(tile, zero, k, n_experts, tile, prices, n_tokens, False)
+    assert lost[:n_tokens].tolist() == lost_in_order(scores, best, chosen).tolist(), case.name
+    assert (lost[n_tokens:] == 0.0).all(), case.name
+    lost = lost_by(tile, zero, k, n_experts, tile, prices, n_tokens, True)
+    assert lost[:n_tokens].tolist() == lost_in_order(scores, best, above).tolist(), case.name
+    assert loads_above(tile, prices, n_experts, n_tokens).tolist() == above.sum(axis=0).tolist(), case.name
+    first, last = n_tokens // 3, n_tokens - n_tokens // 5
+    for by_threshold, marks in ((False, chosen), (True, above)):
+        found = loads_between(tile, prices, k, n_experts, first, last, by_threshold)
+        assert found.tolist() == marks[first:last].sum(axis=0).tolist(), case.name
+    assert not has_no_choice(tile, prices, k, n_tokens), case.name
+
+
+def check_groups_in_box(case: Any, turn: int, may_sum: bool) -> None:
+    """Equal groups by turns of the divisors of E."""
+    scores, bias = case.twin.scores, case.twin.bias
+    n_tokens, n_experts = scores.shape
+    divisors = [n for n in range(2, n_experts + 1) if n_experts % n == 0]
+    n_groups = divisors[turn % len(divisors)]
+    by_sum = may_sum and n_groups < n_experts and turn % 2 == 0
+    limit = bs.GroupLimit(n_groups, 1 + turn % n_groups, "top2" if by_sum else "max")
+    expected = limit.apply(scores, bias)
+    limited = limited_by(box.tile_of(scores), padded(bias), n_experts, limit.in_kernel(), n_tokens)
+    assert np.array_equal(limited[:n_experts, :n_tokens].T, expected), case.name
+    assert (limited[n_experts:, :n_tokens] == -np.inf).all(), case.name
+
+
+@pytest.mark.parametrize("kind", box.KINDS)
+def test_choices_over_the_box(kind: str) -> None:
+    for turn, case in enumerate(box.cases(kind, most=LANES)):
+        if turn % 4 == 0:
+            check_choice_in_box(case)
+        elif turn % 4 == 2:
+            # Two huge scores have no sum in float32.
+            check_groups_in_box(case, turn // 4, may_sum=kind != "huge")
 
 
 SOURCE = Normal(n_experts=6, offsets="iqr", seed=2)

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancesim.kernels.quantile import descend, find_cutoffs, find_quantiles, quantile, select
+from balancesim.batches import padded
+from balancesim.kernels.jit import kernel
+from balancesim.kernels.model import LANES
+from balancesim.kernels.quantile import descend, find_cutoffs, find_quantiles, next_scores, quantile, select
 from tests import strategies
+from tests.kernels import box
 
 QUARTERS = st.integers(-6, 6).map(lambda q: q / 4)
 
@@ -83,3 +87,42 @@ def test_clipped_descent_equals_naive(batch, n_sweeps):
         expected = np.maximum(lead[n_tokens * batch.k // n_experts], 0.0)
     descend(np.ascontiguousarray(scores.T), batch.k, n_sweeps, prices)
     assert prices.tolist() == expected.tolist()
+
+
+@kernel
+def next_of(tile, bias, k, n_experts, top, n_lanes):
+    return next_scores(tile, bias, k, n_experts, top, n_lanes)
+
+
+@pytest.mark.parametrize("kind", box.KINDS)
+def test_next_scores_over_the_box(kind):
+    for case in box.cases(kind, most=LANES):
+        n_lanes, n_experts = case.twin.scores.shape
+        top = np.full((case.k, LANES), np.nan, case.twin.scores.dtype)
+        top[:, :n_lanes] = case.twin.ranked[:, : case.k].T
+        tile, bias = box.tile_of(case.twin.scores), padded(case.twin.bias)
+        found = next_of(tile, bias, case.k, n_experts, top, n_lanes)
+        assert (found == case.twin.ranked[:, case.k]).all(), case.name
+
+
+@pytest.mark.parametrize("kind", box.KINDS)
+def test_cutoffs_and_quantiles_over_the_box(kind):
+    for turn, case in enumerate(box.cases(kind, np.float64)):
+        if turn % 3:
+            continue
+        scores, k = np.ascontiguousarray(case.twin.scores.T), case.k
+        n_experts, n_tokens = scores.shape
+        cutoffs = np.full(n_tokens, np.nan)
+        find_cutoffs(scores, case.twin.bias, k, 0, n_tokens, cutoffs)
+        assert (cutoffs == case.twin.ranked[:, k]).all(), case.name
+        # Where all that is left is masked, and a difference with it would be infinite or none.
+        cutoffs = np.where(cutoffs > -np.inf, cutoffs, 0.0)
+        found, values = np.full(n_experts, np.nan), np.full(n_tokens, np.nan)
+        middle, capacity = bool(turn % 2), n_tokens * k // n_experts
+        find_quantiles(scores, cutoffs, k, 0, n_tokens, middle, values, found)
+        lead = -np.sort(-(scores - cutoffs), axis=1)
+        expected = lead[:, capacity]
+        if middle and n_tokens * k % n_experts == 0 and capacity > 0:
+            last_in = lead[:, capacity - 1]
+            expected = np.where(last_in < np.inf, 0.5 * (last_in + expected), expected)
+        assert (found == expected).all(), case.name

@@ -10,12 +10,14 @@ from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.route import fill_blocks, route_blocks, route_tokens
 from tests import naive
 from tests.conftest import INTERPRETED
+from tests.kernels import box
 from tests.strategies import batches
 
 EXPONENT = {
     np.dtype(np.float32): np.array([0x7F800000], np.int32),
     np.dtype(np.float64): np.array([0x7FF << 52]),
 }
+UNTOUCHED = 0x7F7F7F7F
 
 
 def route(scores, bias, k, experts=True):
@@ -96,3 +98,67 @@ def test_without_experts_gives_the_same():
     with_experts, without = route(scores, np.zeros(20), 4), route(scores, np.zeros(20), 4, experts=False)
     assert (with_experts[0] == without[0]).all()
     assert with_experts[1] == without[1]
+
+
+def route_in_box(case, *, experts, laid_out, first=0):
+    """What is written for tokens ``first ..``, and that nothing else is."""
+    scores, k = case.twin.scores, case.k
+    n_tokens, n_experts = scores.shape
+    exponent, prices = EXPONENT[scores.dtype], padded(case.twin.bias)
+    loads = np.full(n_experts, UNTOUCHED)
+    chosen = np.full((n_tokens if experts else 0, k), UNTOUCHED)
+    values = np.full(-(-n_tokens // LANES) + 1, np.nan)
+    if laid_out:
+        tiles = np.empty((values.size - 1, n_rows(n_experts), LANES), scores.dtype)
+        special = fill_blocks(scores, 0, n_tokens, tiles, exponent)
+        route_blocks(tiles, prices, k, n_experts, n_tokens, first, n_tokens, loads, values, chosen)
+    else:
+        special = route_tokens(scores, prices, k, NO_GROUPS, first, n_tokens, loads, values, chosen, exponent)
+    n_before = first // LANES
+    assert special == (scores == -np.inf)[0 if laid_out else first :].any(), case.name
+    assert (chosen[:first] == UNTOUCHED).all(), case.name
+    assert np.isnan(values[[*range(n_before), -1]]).all(), case.name
+    return loads - UNTOUCHED, values[n_before:-1], chosen[first:]
+
+
+def check_in_box(case, forms, first=0):
+    """Bit for bit: choice, loads, and sums in the order of addition."""
+    marks = case.twin.chosen(case.k)[first:]
+    loads, values = marks.sum(axis=0).tolist(), case.twin.values(case.k)[first // LANES :].tolist()
+    listed = np.nonzero(marks)[1].reshape(-1, case.k)
+    for experts, laid_out in forms:
+        found = route_in_box(case, experts=experts, laid_out=laid_out, first=first)
+        assert found[0].tolist() == loads, case.name
+        assert found[1].tolist() == values, case.name
+        assert (found[2] == listed[: len(found[2])]).all(), case.name
+
+
+# Whether experts are asked for, and whether the scores lie in tiles: two of the four at a time.
+FORMS = ([(False, False), (True, True)], [(True, False), (False, True)])
+
+
+@pytest.mark.parametrize("kind", box.KINDS)
+def test_equals_sorting_over_the_box(kind):
+    for n, case in enumerate(box.cases(kind)):
+        check_in_box(case, FORMS[n % 2])
+        last_tile = (case.twin.scores.shape[0] - 1) // LANES * LANES
+        if last_tile > 0:
+            check_in_box(case, FORMS[n % 2][n % 4 // 2 :][:1], last_tile)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("share", range(8))
+def test_equals_sorting_all_over_the_box(share, record_property):
+    """Every E and T with every K up to E = 17, from there on with every eighth: with every K for other Ts."""
+    n_shapes = 0
+    for n_experts in box.EXPERTS:
+        for n_tokens in range(1 + (share + n_experts) % 8, box.MAX_TOKENS + 1, 8):
+            # Any E and K meet every T mod 8: these eighths are no diagonals.
+            eighth = (n_experts + n_tokens + n_tokens // 8) % 8
+            ks = range(1, n_experts) if n_experts <= 17 else range(1 + eighth, n_experts, 8)
+            turn = n_tokens // 8 + 7 * n_experts
+            for case in box.at(box.KINDS[turn % 8], None, n_experts, n_tokens, ks, turn // 8 + n_experts):
+                form = (case.k // 8 + n_tokens) % 4
+                check_in_box(case, FORMS[form % 2][form // 2 :][:1])
+                n_shapes += 1
+    record_property("counted", f"routed: {n_shapes} shapes, share {share + 1} of 8 of the box of E, K and T")

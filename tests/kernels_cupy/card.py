@@ -1,16 +1,14 @@
 """A stand-in for CuPy and a card: NumPy arrays, and kernels run by ``emulator.hpp`` on the processor."""
 
 import ctypes
-import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from types import SimpleNamespace
 
 import numpy as np
 
 from balancesim.kernels_cupy import device, route
-from tests.kernels_cupy.host import COMPILER
+from tests.kernels_cupy import compiled
 
 MULTIPROCESSORS = 3
 SHARED_MEMORY = 227 * 1024
@@ -87,19 +85,10 @@ def _launcher(name):
 
 @cache
 def _library(program):
-    folder = Path(mkdtemp(prefix="balancesim-card-"))
-    source, target = folder / f"{program.name}.cpp", folder / f"{program.name}.so"
-    text = f'#include "{Path(__file__).parent / "emulator.hpp"}"\n' + program.source()
-    source.write_text(text + "".join(map(_launcher, _OF_PROGRAM[program.name])), encoding="utf-8")
+    emulator = (Path(__file__).parent / "emulator.hpp").read_text(encoding="utf-8")
+    text = emulator + program.source() + "".join(map(_launcher, _OF_PROGRAM[program.name]))
     macros = [f"-D{name}={value}" for name, value in program.macros]
-    command = [
-        COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-w", "-shared", "-fPIC", *macros, str(source),
-        "-o", str(target),
-    ]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr[:4000])
-    return ctypes.CDLL(str(target))
+    return compiled.load(program.name, text, ["-O1", "-w", *macros])
 
 
 class Kernel:

@@ -1,18 +1,13 @@
 """The card's arithmetic compiled for the processor: the same text, behind a few lines that call it."""
 
 import ctypes
-import shutil
-import subprocess
 from functools import cache
-from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 
 from balancesim.kernels_cupy.constants import constants
 from balancesim.kernels_cupy.program import source_text
-
-COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+from tests.kernels_cupy import compiled
 
 _CALLS = """
 template <class R, int KIND> void fill_one(long long n_tokens, long long n_experts, double shape, u32 key0,
@@ -94,18 +89,10 @@ BOTH(double, 64)
 @cache
 def library(replaced="", by=""):
     """Compile and load, with some text replaced; no multiply-add may be fused, as on the card."""
-    folder = Path(mkdtemp(prefix="balancesim-host-"))
     text = constants() + source_text("arithmetic.cuh") + source_text("largest.cuh") + _CALLS
     assert replaced in text
     text = text.replace(replaced, by) if replaced else text
-    source, target = folder / "host.cpp", folder / "host.so"
-    source.write_text(text, encoding="utf-8")
-    command = [
-        COMPILER, "-std=c++17", "-O2", "-ffp-contract=off", "-Wno-unknown-pragmas", "-shared", "-fPIC",
-        str(source), "-o", str(target),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return ctypes.CDLL(str(target))
+    return compiled.load("host", text, ["-O2", "-Wno-unknown-pragmas"])
 
 
 def pointer(array):

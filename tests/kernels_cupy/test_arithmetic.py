@@ -10,8 +10,9 @@ from balancesim.kernels.model import LANES, ScoreModel
 from balancesim.kernels.philox import philox
 from balancesim.kernels.scores import draw_batch, draw_pointer
 from tests.kernels_cupy import host
+from tests.kernels_cupy.compiled import COMPILER
 
-pytestmark = pytest.mark.skipif(host.COMPILER is None, reason="needs a C++ compiler: c++, g++ or clang++")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler: c++, g++ or clang++")
 
 FAMILIES = (
     sources.Uniform(n_experts=13, seed=3),

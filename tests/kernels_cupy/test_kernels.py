@@ -9,7 +9,7 @@ from balancesim.kernels_cupy.route import NOT_FINITE, TOO_FEW, route_tokens
 from balancesim.kernels_cupy.scores import DeviceModel, draw_and_route, draw_batch
 from balancesim.routing import route, route_numpy
 from tests.kernels_cupy import card
-from tests.kernels_cupy.host import COMPILER
+from tests.kernels_cupy.compiled import COMPILER
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler: c++, g++ or clang++")
 

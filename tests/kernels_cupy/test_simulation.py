@@ -7,7 +7,7 @@ import balancesim as bs
 from balancesim import balancers, sources
 from balancesim.errors import InputError
 from tests.kernels_cupy import card
-from tests.kernels_cupy.host import COMPILER
+from tests.kernels_cupy.compiled import COMPILER
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler: c++, g++ or clang++")
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from balancesim.cli import main
 from tests.kernels_cupy import card
-from tests.kernels_cupy.host import COMPILER
+from tests.kernels_cupy.compiled import COMPILER
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler: c++, g++ or clang++")
 

@@ -8,9 +8,10 @@ from click.testing import CliRunner
 
 from balancesim.cli import main
 from balancesim.errors import ConfigurationError
-from balancesim.sweep.configuration import RunParameters, resolve
+from balancesim.sweep.configuration import resolve
 from balancesim.sweep.experiment import load_draft
 from balancesim.sweep.overrides import apply_overrides
+from balancesim.sweep.run_parameters import RunParameters
 
 TINY = """
 name = "tiny"
