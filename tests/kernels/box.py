@@ -105,9 +105,19 @@ class Sorted(NamedTuple):
         return self.place < k
 
     def values(self, k: int) -> Any:
-        """Each tile's value, added as kernels do: a token's ranks descending, then tokens ascending."""
-        sums = np.add.accumulate(self.ranked[:, :k].astype(np.float64), axis=1)[:, -1]
-        return np.array([np.add.accumulate(sums[t : t + LANES])[-1] for t in range(0, len(sums), LANES)])
+        """Each tile's value, added as kernels do: a token's ranks descending, then tokens by halves."""
+        n_tiles = -(-len(self.ranked) // LANES)
+        sums = np.zeros(n_tiles * LANES)
+        sums[: len(self.ranked)] = np.add.accumulate(self.ranked[:, :k].astype(np.float64), axis=1)[:, -1]
+        return by_halves(sums.reshape(n_tiles, LANES))
+
+
+def by_halves(rows: Any) -> Any:
+    """Each row's sum, the first half added to the second until one number is left; (n, 2**j)."""
+    while rows.shape[1] > 1:
+        half = rows.shape[1] // 2
+        rows = rows[:, :half] + rows[:, half:]
+    return rows[:, 0]
 
 
 def sort(scores: Any, bias: Any) -> Sorted:

@@ -7,6 +7,7 @@ from balancesim.kernels.jit import kernel
 from balancesim.kernels.lanes import flat
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.topk import count_loads, find_top, n_ranks, top_sum
+from tests.kernels.box import by_halves
 
 
 @kernel
@@ -21,13 +22,6 @@ def write_flat(tile, value):
     row = flat(tile)
     row[LANES + 1] = value
     return row.size
-
-
-def by_halves(values):
-    """Sum of LANES numbers, tile's first half plus its second, and so on."""
-    while values.size > 1:
-        values = values[: values.size // 2] + values[values.size // 2 :]
-    return values[0]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -55,7 +49,7 @@ def test_one_tile(dtype, k, n_lanes):
         each = np.zeros(LANES)
         for rank in range(k):
             each[:n_lanes] += best[rank]
-        assert value == by_halves(each)
+        assert value == by_halves(each[None])[0]
 
 
 def test_the_flat_view_shares_the_tile():
