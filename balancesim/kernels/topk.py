@@ -15,7 +15,6 @@ import numpy as np
 
 from balancesim.kernels.jit import inline, inner
 from balancesim.kernels.lanes import ROW, as_wide, flat, start
-from balancesim.kernels.model import LANES
 
 _2, _3, _4, _5, _6, _7 = (np.uint64(i) * ROW for i in range(2, 8))
 
@@ -345,9 +344,15 @@ def top_sum(top, k, n_lanes, sums):
     Each token's are added in the order of their ranks, then tokens by halves of the tile: SIMD adds them in
     the same order as one number at a time would.
     """
-    for t in range(LANES):
+    best, lanes = flat(top), np.uint64(n_lanes)
+    for t in range(lanes):
+        sums[t] = np.float64(best[t])
+    for t in range(lanes, ROW):
         sums[t] = 0.0
-    add_sums(top, k, n_lanes, sums)
+    for rank in range(1, k):
+        first = start(rank)
+        for t in range(lanes):
+            sums[t] += np.float64(best[first + t])
     width = ROW
     while width > np.uint64(1):
         width >>= np.uint64(1)
