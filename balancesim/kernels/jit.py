@@ -13,8 +13,10 @@ from typing import Any
 import numba
 from numba.core import types
 
+from balancesim.kernels.callee import callee
+
 SHARED_OPTIONS: Any = {"fastmath": {"nnan", "nsz"}, "error_model": "numpy"}
-INLINE_OPTIONS: Any = {**SHARED_OPTIONS, "forceinline": True}
+INLINE_OPTIONS: Any = {"nogil": True, **SHARED_OPTIONS, "forceinline": True}
 
 
 def _source_digest() -> str:
@@ -72,12 +74,12 @@ def _pointer(function: Any, arguments: tuple[Any, ...]) -> Pointer:
 
 def inner(function: Callable[..., Any]) -> Any:
     """Compile a loop nest that kernels call."""
-    return numba.njit(nogil=True, **SHARED_OPTIONS)(function)
+    return callee(function, nogil=True, **SHARED_OPTIONS)
 
 
 def inline(function: Callable[..., Any]) -> Any:
     """Compile a scalar function so that it dissolves into the loops that call it."""
-    return numba.njit(**INLINE_OPTIONS)(function)
+    return callee(function, **INLINE_OPTIONS)
 
 
 def pasted(function: Callable[..., Any]) -> Any:
@@ -91,7 +93,7 @@ def pasted(function: Callable[..., Any]) -> Any:
 
 def strict(function: Callable[..., Any]) -> Any:
     """Compile a function that may meet infinities and NaN, such as a rule whose steps are far too large."""
-    return numba.njit(nogil=True, error_model="numpy")(function)
+    return callee(function, nogil=True, error_model="numpy")
 
 
 def rule_kernel(function: Callable[..., Any]) -> Any:
