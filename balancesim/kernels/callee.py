@@ -1,9 +1,9 @@
 """Functions that only kernels call: linked into them, without entry points or machine code of their own.
 
-Numba gives every compiled function a wrapper for Python and one for C, optimises it with all that it calls,
-and turns it into machine code, though what a kernel calls is optimised and translated once more as a part of
-the kernel. Here a callee ends as the code that is linked. A Numba other than those that this was tested with
-compiles callees as it compiles all else: slower, to the same results.
+Numba gives every compiled function a wrapper for Python and one for C and turns all three into machine code,
+though what a kernel calls is translated once more as a part of the kernel. Here a callee ends as the code
+that is linked. A Numba other than those that this was tested with compiles callees as it compiles all else:
+slower, to the same results.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,12 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.registry import CPUDispatcher
 from numba.core.typed_passes import NativeLowering
 
-TESTED: bool = (0, 61) <= numba.version_info.short <= (0, 68)  # type: ignore[attr-defined]
-"""Whether callees are compiled for linking alone under the installed Numba."""
+_TESTED = ((0, 61), (0, 68))
+
+
+def links_callees(version: tuple[int, int]) -> bool:
+    """Whether callees are compiled for linking alone under a version of Numba, and not as all else."""
+    return _TESTED[0] <= version <= _TESTED[1] and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
 def callee(function: Callable[..., Any], **options: Any) -> Any:
@@ -26,16 +30,16 @@ def callee(function: Callable[..., Any], **options: Any) -> Any:
 
     Called from Python, it is compiled once more, with an entry point.
     """
-    if not TESTED or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # set by Numba when it loads
+    if not links_callees(numba.version_info.short):
         return numba.njit(**options)(function)
     return Callee(function, options)
 
 
 class _Library(JITCodeLibrary):
-    """Code that waits to be linked: not optimised alone, not handed to the machine."""
+    """Code that waits to be linked, not handed to the machine.
 
-    def _optimize_final_module(self) -> None:
-        pass
+    It is optimised alone all the same: what a kernel's loops call inlines and vectorises better so.
+    """
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
@@ -55,7 +59,7 @@ class _Lowering(NativeLowering):
         try:
             return bool(super().run_pass(state))
         finally:
-            # Numba's own small functions are compiled once per set of flags: callees and kernels share theirs.
+            # Numba compiles its own small functions once per set of flags: one set for callees and kernels.
             state.flags = shared
 
 

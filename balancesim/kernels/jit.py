@@ -4,6 +4,7 @@
 arithmetic is set, so results never depend on vector width or on where a loop's remainder begins.
 """
 
+import gc
 import hashlib
 from collections.abc import Callable
 from functools import cache
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import types
+from numba.core import event, types
 
 from balancesim.kernels.callee import callee
 
@@ -30,11 +31,41 @@ def _source_digest() -> str:
 _DIGEST = _source_digest()
 
 
+class _Uncollected(event.Listener):
+    """Stops the collector of cyclic garbage while Numba compiles: it finds little, in a tenth of the time."""
+
+    def __init__(self) -> None:
+        self._depth, self._was_enabled = 0, False
+
+    def on_start(self, _event: Any) -> None:
+        """Stop it; Numba compiles one function at a time, but others inside it."""
+        if self._depth == 0:
+            self._was_enabled = gc.isenabled()
+            gc.disable()
+        self._depth += 1
+
+    def on_end(self, _event: Any) -> None:
+        """Start it again."""
+        self._depth -= 1
+        if self._depth == 0 and self._was_enabled:
+            gc.enable()
+
+
+event.register("numba:compile", _Uncollected())
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls: cached on disk, releases the GIL."""
     # Numba's cache looks at the kernel's own file only; its file name carries the digest of all of them.
     function.__qualname__ += f"-{_DIGEST}"
     return numba.njit(cache=True, nogil=True, **SHARED_OPTIONS)(function)
+
+
+def was_compiled(function: Any) -> bool:
+    """Whether the disk cache has a kernel, for arguments of whatever types; true where nothing compiles."""
+    if not hasattr(function, "stats"):
+        return True
+    return any(Path(function.stats.cache_path).glob(f"*.{function.py_func.__qualname__}-*.nbi"))
 
 
 class Pointer(types.WrapperAddressProtocol):
