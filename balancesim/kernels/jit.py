@@ -14,7 +14,7 @@ from typing import Any
 import numba
 from numba.core import event, types
 
-from balancesim.kernels.callee import callee
+from balancesim.kernels.callee import Callee, callee
 
 SHARED_OPTIONS: Any = {"fastmath": {"nnan", "nsz"}, "error_model": "numpy"}
 INLINE_OPTIONS: Any = {"nogil": True, **SHARED_OPTIONS, "forceinline": True}
@@ -77,6 +77,8 @@ class Pointer(types.WrapperAddressProtocol):
 
     def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
         self._signature = types.void(*arguments)
+        if isinstance(function, Callee):
+            function = function.standing_alone
         function.compile(self._signature.args)
         self._compiled = function.overloads[self._signature.args]
 
