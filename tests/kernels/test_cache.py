@@ -18,12 +18,13 @@ from numba.core import event
 recorder = event.RecordingListener()
 event.register("numba:compile", recorder)
 """
-# A kernel, another that it calls by address, and a rule's own function.
+# Routing, and a rule's own function.
 SOME = """
+import numpy as np
+from balancesim import route
 from balancesim.balancers import AlfLB
 from balancesim.kernels.calls import UPDATE, address_of
-from balancesim.sources import Normal
-Normal(n_experts=8).batch(0, 16)
+route(np.random.default_rng(0).standard_normal((64, 16), dtype=np.float32), k=2)
 address_of(AlfLB().kernel_form(8, 16, 2).update, UPDATE)
 """
 ALL = """
