@@ -32,5 +32,5 @@ AREAS = {
     "scaling": Area("balancesim.bench.scaling", 60.0, "growth of time and memory with every size"),
     "gpu": Area("balancesim.bench.gpu", 40.0, "routing and the simulation loop on a CUDA card"),
     "memory": Area("balancesim.bench.process", 30.0, "peak memory of a long run"),
-    "startup": Area("balancesim.bench.process", 10.0, "the time that the command takes to start"),
+    "startup": Area("balancesim.bench.process", 100.0, "the time to start, and to compile a sweep's kernels"),
 }

@@ -1,14 +1,18 @@
 """Memory, and the time that the command takes to start, each in processes of their own."""
 
 import contextlib
+import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from balancesim.bench.instances import Shape, normal
-from balancesim.bench.rows import Row, at_most, compared
-from balancesim.bench.timing import Plan, interleaved, plain_pairs
+from balancesim.bench.rows import SECONDS, Goal, Ratio, Row, at_most, compared
+from balancesim.bench.timing import Plan, estimate, interleaved, plain_pairs
 from balancesim.types import Float64Array
 
 _RUN = """
@@ -27,6 +31,11 @@ import sys
 from balancesim.bench.process import peak_of_solving
 print(peak_of_solving(sys.argv[1], *map(int, sys.argv[2:])))
 """
+_SECONDS_OF_HELP = 10.0
+_SWEEP = ["run", "regret-sweep", "--seeds", "0:1", "--set", "horizon=64", "--quiet"]
+_MOST_COMPILATION = 10.0
+"""Seconds that compilation may add to a sweep in all."""
+
 _LEAST = 0.1
 """MiB below which a difference of two processes is noise."""
 
@@ -51,6 +60,27 @@ def memory(plan: Plan) -> Iterator[Row]:
 
 
 def startup(plan: Plan) -> Iterator[Row]:
+    """Time the start of the command: alone, and of the default sweep where nothing is compiled.
+
+    Parameters
+    ----------
+    plan : Plan
+        Rounds and time of the first; the second is measured once.
+
+    Yields
+    ------
+    Row
+    """
+    yield helping(replace(plan, seconds=min(plan.seconds, _SECONDS_OF_HELP)))
+    yield compiling(plan, [*_command(), *_SWEEP])
+
+
+def _command() -> list[str]:
+    script = Path(sys.executable).with_name("balancesim")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "balancesim.cli"]
+
+
+def helping(plan: Plan) -> Row:
     """Compare the time of ``balancesim --help`` with that of an interpreter that imports click.
 
     Parameters
@@ -58,12 +88,11 @@ def startup(plan: Plan) -> Iterator[Row]:
     plan : Plan
         Rounds and time.
 
-    Yields
-    ------
+    Returns
+    -------
     Row
     """
-    script = Path(sys.executable).with_name("balancesim")
-    command = [str(script)] if script.exists() else [sys.executable, "-m", "balancesim.cli"]
+    command = _command()
     plan.say("balancesim --help")
     name = "import click"
     pairs = interleaved(
@@ -71,7 +100,37 @@ def startup(plan: Plan) -> Iterator[Row]:
         {name: lambda: _output([sys.executable, "-c", "import click"])},
         plan,
     )
-    yield compared("startup", "balancesim --help", name, pairs[name], at_most(2.0))
+    return compared("startup", "balancesim --help", name, pairs[name], at_most(2.0))
+
+
+def compiling(plan: Plan, command: list[str]) -> Row:
+    """Time a command with an empty cache of compiled code, less the same with what that left there.
+
+    Parameters
+    ----------
+    plan : Plan
+        Told what is measured; one round, whatever it says.
+    command : list of str
+        A command that compiles; it also gets ``--out`` with a new folder.
+
+    Returns
+    -------
+    Row
+    """
+    case = "the default sweep, 64 steps: compilation"
+    plan.say(case)
+    with tempfile.TemporaryDirectory(prefix="balancesim-bench-") as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        seconds = []
+        for name in ("cold", "warm"):
+            start = time.perf_counter()
+            _output([*command, "--out", str(Path(folder) / name)], environment)
+            seconds.append(time.perf_counter() - start)
+    cold, warm = seconds
+    return Row(
+        "startup", case, SECONDS, Goal(Ratio.OURS, _MOST_COMPILATION), ours=estimate([cold - warm]),
+        note=f"{cold:.1f} s where nothing is compiled, {warm:.1f} s after",
+    )  # fmt: skip
 
 
 def extra_memory(solver: str, shape: Shape) -> float:
@@ -167,5 +226,5 @@ def printed(script: str, *arguments: object) -> float:
     return float(_output([sys.executable, "-c", script, *map(str, arguments)]))
 
 
-def _output(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _output(command: list[str], environment: dict[str, str] | None = None) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout

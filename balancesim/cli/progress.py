@@ -29,6 +29,11 @@ class ProgressBar:
         if not self._quiet:
             click.echo(f"note: {text}", err=True)
 
+    def remark(self, text: str) -> None:
+        """Say something once, where a bar is drawn."""
+        if self._bar is not None:
+            self.note(text)
+
     def start(self, n_cells: int) -> None:
         """Show the bar."""
         from rich.console import Console

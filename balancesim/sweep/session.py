@@ -1,11 +1,12 @@
 """A sweep from its configuration to its summary: what is done is kept, the rest is run."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Protocol
 
 from balancesim.errors import BalanceSimError, ConfigurationError, RunDirectoryError
+from balancesim.sweep import ahead
 from balancesim.sweep.cells import Task, tasks_of
 from balancesim.sweep.configuration import Configuration
 from balancesim.sweep.executors import ExecutorName, Result, execute
@@ -36,6 +37,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Say something once."""
 
+    def remark(self, text: str) -> None:
+        """Say what only somebody who waits wants to know."""
+
     def start(self, n_cells: int) -> None:
         """Begin to count: so many cells are to do."""
 
@@ -50,6 +54,9 @@ class Silent:
     """A reporter that shows nothing."""
 
     def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def remark(self, text: str) -> None:
         """Say nothing."""
 
     def start(self, n_cells: int) -> None:
@@ -207,7 +214,11 @@ def _run(
 ) -> Outcome:
     tally = _Tally(reporter)
     reporter.start(n_cells(plan.waiting))
-    try:
+    with ExitStack() as while_running:
+        while_running.callback(reporter.stop)
+        if ahead.is_worthwhile(plan.waiting, executor):
+            reporter.remark(ahead.NOTE)
+            while_running.enter_context(ahead.compiling())
         # May refuse the configuration: before anything is removed or written.
         assignments = _assignments(plan)
         if fresh:
@@ -224,8 +235,6 @@ def _run(
         except KeyboardInterrupt:
             write_summary(plan.run, plan.configuration)
             raise
-    finally:
-        reporter.stop()
     write_summary(plan.run, plan.configuration)
     labels = group_labels(plan.configuration)
     return Outcome(

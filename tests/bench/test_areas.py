@@ -185,10 +185,26 @@ def test_scaling_rows() -> None:
 
 
 def test_startup_runs_the_command() -> None:
-    (row,) = process.startup(ONCE)
+    row = process.helping(ONCE)
     assert row.case == "balancesim --help"
     assert row.ratio is not None
     assert row.ratio.median > 0.0
+
+
+def test_compilation_is_the_cold_start_less_the_warm() -> None:
+    slow_once = """
+import os, pathlib, sys, time
+compiled = pathlib.Path(os.environ["NUMBA_CACHE_DIR"]) / "compiled"
+if not compiled.exists():
+    time.sleep(0.5)
+    compiled.touch()
+pathlib.Path(sys.argv[2]).mkdir()
+"""
+    row = process.compiling(ONCE, [sys.executable, "-c", slow_once])
+    assert row.ours is not None
+    assert row.ours.median < 10.0
+    assert (row.goal.text(), row.verdict) == ("ours at most 10", "reached")
+    assert "s where nothing is compiled" in row.note
 
 
 def test_the_peak_is_this_process_own() -> None:

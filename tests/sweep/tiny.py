@@ -48,12 +48,16 @@ class Silent:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.remarks: list[str] = []
         self.n_cells = 0
         self.cells = 0.0
         self.failed = 0
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(text)
 
     def start(self, n_cells: int) -> None:
         self.n_cells = n_cells
