@@ -46,6 +46,12 @@ _LAST_GROWTH = 16
 _SAMPLE_GOAL = 0.15
 """Tokens on the wrong side at which a sample has told what it can, relative to its noise sqrt(n K E)."""
 
+_SPREAD = 6.0
+"""Width, relative to the standard deviation of a sample's price, that hardly any two prices differ by."""
+
+_LARGEST_SHARE = 0.8
+"""Share of near-ties up to which their density is believed."""
+
 _REMAINDER = 0.5
 """What a step leaves of the error, with a margin: the width to collect within, relative to the step."""
 
@@ -131,8 +137,7 @@ def solve_dual(problem: AssignmentProblem, start: Float64Array | None, time_limi
     clock = _Clock(time_limit)
     search = _Search(problem, clock)
     try:
-        search.approach(start)
-        experts, bias = search.finish()
+        experts, bias = search.finish(search.approach(start))
     except _OutOfTimeError:
         effort = Effort(0.0, time.perf_counter() - clock.start, search.n_passes, search.n_moves)
         return Answer(None, None, SolveOutcome.INTERRUPTED, f"{time_limit:g} s have passed", effort)
@@ -159,8 +164,8 @@ class _Search:
             low = high = np.full(n_experts, balanced_load(problem.n_tokens, n_experts, problem.k))
         self.state = new_descent(low, high)
 
-    def approach(self, start: Float64Array | None) -> None:
-        """Bring the price close, by samples of the tokens."""
+    def approach(self, start: Float64Array | None) -> float:
+        """Bring the price close, by samples of the tokens; return the width that what is left may need."""
         problem, state = self.problem, self.state
         n_tokens, n_experts = problem.scores.shape
         size = min(n_tokens, max(256, _LOAD_IN_SAMPLE * n_experts // problem.k))
@@ -175,13 +180,22 @@ class _Search:
             most = _MAX_PASSES if start is None else 1
             descend_sample(problem.scores, rows, problem.k, sample, goal, most)
             if start is not None or size * _LAST_GROWTH > n_tokens:
-                return
+                return self._width_after(size)
             size *= _GROWTH
 
-    def finish(self) -> tuple[IntArray, Float64Array]:
+    def _width_after(self, size: int) -> float:
+        """The width within which the price of a sample is right, from the noise of its loads."""
+        problem, state = self.problem, self.state
+        n_tokens, n_experts = problem.scores.shape
+        counted, near = float(state.width[0]), max(1, int(state.n_near[0]))
+        share = min(near / size, _LARGEST_SHARE)
+        slope = -np.log1p(-share) / share * near / (n_experts * counted)
+        noise = np.sqrt(size * problem.k / n_experts * (1.0 - size / n_tokens)) / slope
+        return float(_SPREAD * noise + _QUANTA * counted * n_experts * size / (near * n_tokens))
+
+    def finish(self, width: float) -> tuple[IntArray, Float64Array]:
         """Go from a price nearby to the optimum."""
         problem, state = self.problem, self.state
-        width = self._count_all()
         while True:
             found = self._descend(width)
             if self._settle(*self._balance(found)) or state.amplitude[0] == 0.0:

@@ -11,7 +11,7 @@ from balancesim.errors import InputError
 from balancesim.problem import load_limits
 from balancesim.types import Float64Array, IntArray
 
-PARALLEL_FROM = 1 << 17
+PARALLEL_FROM = 1 << 20
 """Scores from which a second thread pays: a pass costs about three times one that routes."""
 
 

@@ -201,39 +201,51 @@ def grown(array, size):
     return larger
 
 
+@inner
+def make_sides():
+    """What sets the chosen apart from the others by an addition (2, 2): see `ends`."""
+    sides = np.zeros((2, 2))
+    sides[0, 0], sides[1, 1] = np.inf, -np.inf
+    return sides
+
+
 @inline
-def ends(expert, score, chosen, price, first, last):
+def ends(expert, score, chosen, price, first, last, sides):
     """The entries of a token's least chosen and its best left, and their biased scores; infinite if none.
 
-    Selections without branches: whether an entry is chosen is a coin toss that no processor foresees.
+    Whether an entry is chosen is a coin toss that no processor foresees, so that nothing may branch on it:
+    ``chosen`` as uint8 is an index into ``sides`` (`make_sides`), and places are counted as floats, whose
+    selections compilers leave alone.
     """
     least, best_left = np.inf, -np.inf
-    a, b = first, first
+    a, b, place = 0.0, 0.0, 0.0
     for j in range(first, last):
         x = score[j] + price[expert[j]]
-        inside = x if chosen[j] else np.inf
-        outside = -np.inf if chosen[j] else x
-        a = j if inside < least else a
-        b = j if outside > best_left else b
+        inside = x + sides[0, chosen[j]]
+        outside = x + sides[1, chosen[j]]
+        a = place if inside < least else a
+        b = place if outside > best_left else b
         least = inside if inside < least else least
         best_left = outside if outside > best_left else best_left
-    return a, b, least, best_left
+        place += 1.0
+    return first + np.int64(a), first + np.int64(b), least, best_left
 
 
 @inner
 def count_candidates(candidates, state):
     """Let every token choose at the state's price."""
-    start, expert, score, chosen = candidates.start, candidates.expert, candidates.score, candidates.chosen
+    start, expert, score = candidates.start, candidates.expert, candidates.score
+    chosen, sides = candidates.chosen.view(np.uint8), make_sides()
     price, loads, ties, width = state.price, state.loads, state.ties, state.width[0]
     clear(ties)
     near = np.int64(0)
     for i in range(candidates.token.size):
-        a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
+        a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1], sides)
         while best_left > least:
-            chosen[a], chosen[b] = False, True
+            chosen[a], chosen[b] = 0, 1
             loads[expert[a]] -= 1
             loads[expert[b]] += 1
-            a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
+            a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1], sides)
         close = np.int64(least - best_left <= width)
         ties[expert[a], expert[b]] += close
         near += close
@@ -292,6 +304,7 @@ def spread(price, centre):
 def narrowed(candidates, price, width):
     """Return the candidates within the width of their boundary at the price, and where their entries were."""
     start, expert, score, chosen = candidates.start, candidates.expert, candidates.score, candidates.chosen
+    bits, sides = chosen.view(np.uint8), make_sides()
     n_entries = expert.size
     token = np.empty(candidates.token.size, np.int64)
     new_start = np.empty(start.size, np.int64)
@@ -300,15 +313,13 @@ def narrowed(candidates, price, width):
     n, m = 0, 0
     new_start[0] = 0
     for i in range(candidates.token.size):
-        _, _, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
+        _, _, least, best_left = ends(expert, score, bits, price, start[i], start[i + 1], sides)
         if least - best_left > width:
             continue
         for j in range(start[i], start[i + 1]):
             x = score[j] + price[expert[j]]
-            if least - width <= x <= best_left + width:
-                entry[m] = j
-                new_expert[m], new_score[m], new_chosen[m] = expert[j], score[j], chosen[j]
-                m += 1
+            entry[m], new_expert[m], new_score[m], new_chosen[m] = j, expert[j], score[j], chosen[j]
+            m += np.int64(x >= least - width) & np.int64(x <= best_left + width)
         if m > new_start[n]:
             token[n] = candidates.token[i]
             n += 1
