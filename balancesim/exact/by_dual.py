@@ -43,9 +43,10 @@ _GROWTH = 4
 _LAST_GROWTH = 16
 """Samples end where all tokens are fewer than this many times as many."""
 
-_SAMPLE_GOAL = 0.15
+_SAMPLE_GOAL = 0.3
 """Tokens on the wrong side at which a sample has told what it can, relative to its noise sqrt(n K E)."""
 
+_STEP = 1
 _SPREAD = 6.0
 """Width, relative to the standard deviation of a sample's price, that hardly any two prices differ by."""
 
@@ -180,7 +181,9 @@ class _Search:
             most = _MAX_PASSES if start is None else 1
             descend_sample(problem.scores, rows, problem.k, sample, goal, most)
             if start is not None or size * _LAST_GROWTH > n_tokens:
-                return self._width_after(size)
+                width = self._width_after(size)
+                if _STEP: advance(sample, size)
+                return width
             size *= _GROWTH
 
     def _width_after(self, size: int) -> float:
