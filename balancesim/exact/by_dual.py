@@ -20,7 +20,6 @@ from balancesim.exact.solution import Answer, Effort, SolveOutcome
 from balancesim.kernels.candidates import (
     Candidates,
     collect_part,
-    count_part,
     descend_candidates,
     joined,
     list_members,
@@ -53,18 +52,13 @@ _SPREAD = 6.0
 _LARGEST_SHARE = 0.8
 """Share of near-ties up to which their density is believed."""
 
-_REMAINDER = 0.5
-"""What a step leaves of the error, with a margin: the width to collect within, relative to the step."""
-
-_FEW = 0.7
-"""Share of the tokens near which another pass over all of them costs more than it saves."""
-
 _QUANTA = 16
 """Tokens per expert within the least width: a price moves in steps of about one token's spacing."""
 
 _STALLED = 4.0
 """Tokens on the wrong side, relative to the goal, that augmenting paths had better not be left with."""
 
+_AGAIN = 2.0
 _NOISE_REACH = 1.25
 """Width, relative to the noise that broke ties, within which the true scores may choose otherwise."""
 
@@ -75,9 +69,6 @@ _MOST_CYCLES = 32
 
 _MOVES = 1000
 """Augmentations between two looks at the clock."""
-
-_MOST_PASSES = 10
-"""Passes over all tokens after which the width grows until it is wide enough."""
 
 _ROUNDING = 4.0 * float(np.finfo(np.float64).eps)
 _MAX_PASSES = 30
@@ -181,9 +172,11 @@ class _Search:
             most = _MAX_PASSES if start is None else 1
             descend_sample(problem.scores, rows, problem.k, sample, goal, most)
             if start is not None or size * _LAST_GROWTH > n_tokens:
-                width = self._width_after(size)
-                if _STEP: advance(sample, size)
-                return width
+                if _STEP:
+                    width = self._width_after(size)
+                    advance(sample, size)
+                    return width
+                return self._width_after(size)
             size *= _GROWTH
 
     def _width_after(self, size: int) -> float:
@@ -192,8 +185,10 @@ class _Search:
         n_tokens, n_experts = problem.scores.shape
         counted, near = float(state.width[0]), max(1, int(state.n_near[0]))
         share = min(near / size, _LARGEST_SHARE)
-        slope = -np.log1p(-share) / share * near / (n_experts * counted)
-        noise = np.sqrt(size * problem.k / n_experts * (1.0 - size / n_tokens)) / slope
+        ties = 0.5 * (state.ties.sum(axis=0) + state.ties.sum(axis=1)) + near / n_experts
+        slopes = -np.log1p(-share) / share * ties / (2.0 * counted)
+        load = size * problem.k / n_experts * (1.0 - size / n_tokens)
+        noise = np.sqrt(load * np.square(1.0 / slopes).mean())
         return float(_SPREAD * noise + _QUANTA * counted * n_experts * size / (near * n_tokens))
 
     def finish(self, width: float) -> tuple[IntArray, Float64Array]:
@@ -225,35 +220,7 @@ class _Search:
             )
             if not too_narrow or wrong <= _STALLED * self.goal:
                 return found
-            width = self._count_all() if self.n_passes < _MOST_PASSES else width * _WIDENING
-
-    def _count_all(self) -> float:
-        """Take steps on all tokens until few enough are near what is left of the error; return its width."""
-        problem, state = self.problem, self.state
-        state.slope[0] = state.reach[0] = 0.0
-        state.best_wrong[0] = np.inf
-        while True:
-            self.clock.check()
-            parts = in_parts(self._count, problem.scores.shape, PARALLEL_FROM)
-            self.n_passes += 1
-            state.loads[:] = sum(loads for loads, _, _ in parts)
-            state.ties[:] = sum(ties for _, ties, _ in parts)
-            state.n_near[0] = sum(near for _, _, near in parts)
-            counted = float(state.width[0])
-            advance(state, problem.n_tokens)
-            width = _REMAINDER * float(np.ptp(state.step))
-            share = width / counted * state.n_near[0] / problem.n_tokens
-            if share < _FEW or self.n_passes >= _MOST_PASSES:
-                return width + 2.0 * self._enough(counted)
-
-    def _count(self, first: int, last: int) -> tuple[IntArray, IntArray, int]:
-        problem, state = self.problem, self.state
-        loads, ties = np.zeros_like(state.loads), np.zeros_like(state.ties)
-        near = count_part(
-            problem.scores, problem.k, state.price, state.width[0], state.amplitude[0],
-            first, last, loads, ties,
-        )  # fmt: skip
-        return loads, ties, near
+            width = min(_AGAIN * width, _ALL)
 
     def _enough(self, counted: float) -> float:
         """Width within which each expert has some tens of tokens, from the near-ties of a width."""
