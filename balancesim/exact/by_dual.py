@@ -15,7 +15,7 @@ import numpy as np
 from balancesim.batches import in_parts
 from balancesim.exact.descent import FEW_ROWS, look, new_descent
 from balancesim.exact.feasibility import infeasible
-from balancesim.exact.problem import PARALLEL_FROM, AssignmentProblem
+from balancesim.exact.problem import AssignmentProblem
 from balancesim.exact.solution import Answer, Effort, SolveOutcome
 from balancesim.kernels.candidates import (
     Candidates,
@@ -42,10 +42,9 @@ _GROWTH = 4
 _LAST_GROWTH = 16
 """Samples end where all tokens are fewer than this many times as many."""
 
-_SAMPLE_GOAL = 0.3
+_SAMPLE_GOAL = 0.15
 """Tokens on the wrong side at which a sample has told what it can, relative to its noise sqrt(n K E)."""
 
-_STEP = 1
 _SPREAD = 6.0
 """Width, relative to the standard deviation of a sample's price, that hardly any two prices differ by."""
 
@@ -172,23 +171,24 @@ class _Search:
             most = _MAX_PASSES if start is None else 1
             descend_sample(problem.scores, rows, problem.k, sample, goal, most)
             if start is not None or size * _LAST_GROWTH > n_tokens:
-                if _STEP:
-                    width = self._width_after(size)
-                    advance(sample, size)
-                    return width
-                return self._width_after(size)
+                break
             size *= _GROWTH
+        if start is not None:
+            # The start is the price of as many other tokens: its noise and that of these.
+            return self._width_for(size, 2.0 * size / n_tokens)
+        width = self._width_for(size, 1.0 - size / n_tokens)
+        advance(sample, size)
+        return width
 
-    def _width_after(self, size: int) -> float:
-        """The width within which the price of a sample is right, from the noise of its loads."""
+    def _width_for(self, size: int, share: float) -> float:
+        """The width within which a price is right, from a share of the noise of a sample's loads."""
         problem, state = self.problem, self.state
         n_tokens, n_experts = problem.scores.shape
         counted, near = float(state.width[0]), max(1, int(state.n_near[0]))
-        share = min(near / size, _LARGEST_SHARE)
+        crowd = min(near / size, _LARGEST_SHARE)
         ties = 0.5 * (state.ties.sum(axis=0) + state.ties.sum(axis=1)) + near / n_experts
-        slopes = -np.log1p(-share) / share * ties / (2.0 * counted)
-        load = size * problem.k / n_experts * (1.0 - size / n_tokens)
-        noise = np.sqrt(load * np.square(1.0 / slopes).mean())
+        slopes = -np.log1p(-crowd) / crowd * ties / (2.0 * counted)
+        noise = np.sqrt(share * size * problem.k / n_experts * np.square(1.0 / slopes).mean())
         return float(_SPREAD * noise + _QUANTA * counted * n_experts * size / (near * n_tokens))
 
     def finish(self, width: float) -> tuple[IntArray, Float64Array]:
@@ -242,7 +242,7 @@ class _Search:
             )  # fmt: skip
             return loads, near
 
-        parts = in_parts(part, problem.scores.shape, PARALLEL_FROM)
+        parts = in_parts(part, problem.scores.shape)
         self.n_passes += 1
         loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
         return _Collected(price, width, loads, words, joined([near for _, near in parts]))
@@ -300,7 +300,8 @@ class _Search:
             )  # fmt: skip
             cycles += more
             self.n_moves += more
-            write_choice(found.candidates, found.words)
+            if more:
+                write_choice(found.candidates, found.words)
             if ending == UNFINISHED and cycles < _MOST_CYCLES * problem.n_experts:
                 continue
             if ending != TOO_NARROW or noise == 0.0:

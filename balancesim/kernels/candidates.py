@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from balancesim.kernels.boundary import find_boundary, find_near, find_pair, make_boundary
+from balancesim.kernels.boundary import find_boundary, find_near, make_boundary
 from balancesim.kernels.jit import inline, inner, kernel
 from balancesim.kernels.members import lowest, n_words, write_members
 from balancesim.kernels.model import LANES, n_rows
-from balancesim.kernels.newton import begin, clear, copy, judge, proceed
+from balancesim.kernels.newton import along, begin, clear, copy, judge, proceed
 from balancesim.kernels.topk import find_top, n_ranks
 from balancesim.kernels.transpose import load_tile
 
@@ -69,35 +69,6 @@ def perturb(tile, rows, n_experts, n_lanes, amplitude):
     for e in range(n_experts):
         for t in range(n_lanes):
             tile[e, t] += amplitude * noise(rows[t], e)
-
-
-@kernel
-def count_part(scores, k, price, width, amplitude, first, last, loads, ties):
-    """Route tokens ``first:last``: add to loads (E,) and to near-ties (E, E); count these."""
-    n_experts = scores.shape[1]
-    tile = np.empty((_rows_of(n_experts), LANES), scores.dtype)
-    top = np.empty((n_ranks(k), LANES), scores.dtype)
-    group = np.empty((8, LANES), scores.dtype)
-    bias = np.zeros(_rows_of(n_experts), scores.dtype)
-    copy(price, bias)
-    rows = np.empty(LANES, np.int64)
-    boundary = make_boundary(tile, n_words(n_experts))
-    near = 0
-    for token in range(first, last, LANES):
-        n_lanes = min(LANES, last - token)
-        for t in range(n_lanes):
-            rows[t] = token + t
-        load_tile(scores, rows, n_lanes, tile)
-        if amplitude > 0.0:
-            perturb(tile, rows, n_experts, n_lanes, amplitude)
-        find_top(tile, bias, k, top, group, n_lanes)
-        tied = find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
-        find_pair(tile, bias, k, n_experts, n_lanes, boundary, tied)
-        for t in range(n_lanes):
-            if boundary.least[t] - boundary.best_left[t] <= width:
-                ties[boundary.kth[t], boundary.following[t]] += 1
-                near += 1
-    return near
 
 
 @kernel
@@ -283,7 +254,7 @@ def descend_candidates(candidates, state, centre, reach, n_tokens, goal, max_pas
                 price = centre[e] + (state.price[e] - centre[e]) * (reach / apart)
                 state.step[e] += price - state.price[e]
                 state.price[e] = price
-            state.slope[0] = 0.0
+            state.slope[0] = along(state)
     copy(state.best, state.price)
     count_candidates(candidates, state)
     return passes + 1, state.best_wrong[0], hits > _HITS
@@ -335,11 +306,10 @@ def write_choice(candidates, words):
         row = words[candidates.token[i]]
         for j in range(candidates.start[i], candidates.start[i + 1]):
             e = candidates.expert[j]
-            bit = np.uint64(1) << np.uint64(e & 63)
-            if candidates.chosen[j]:
-                row[e >> 6] |= bit
-            else:
-                row[e >> 6] &= ~bit
+            place = np.uint64(e & 63)
+            # No branch on who is chosen: see `ends`.
+            row[e >> 6] &= ~(np.uint64(1) << place)
+            row[e >> 6] |= np.uint64(candidates.chosen[j]) << place
 
 
 @kernel
