@@ -45,7 +45,7 @@ _LAST_GROWTH = 16
 _SAMPLE_GOAL = 0.15
 """Tokens on the wrong side at which a sample has told what it can, relative to its noise sqrt(n K E)."""
 
-_SPREAD = 6.0
+_SPREAD = 7.0
 """Width, relative to the standard deviation of a sample's price, that hardly any two prices differ by."""
 
 _LARGEST_SHARE = 0.8
