@@ -57,7 +57,15 @@ _QUANTA = 16
 _STALLED = 4.0
 """Tokens on the wrong side, relative to the goal, that augmenting paths had better not be left with."""
 
+_CLOSE = 8.0
+"""Tokens on the wrong side, relative to the goal, from which on few candidates are kept."""
+
+_PER_TOKEN = 0.5
+"""Width, relative to the least, that a token on the wrong side of every expert asks for."""
+
 _AGAIN = 2.0
+"""Factor from one width that was too narrow to the next."""
+
 _NOISE_REACH = 1.25
 """Width, relative to the noise that broke ties, within which the true scores may choose otherwise."""
 
@@ -205,22 +213,49 @@ class _Search:
         return experts, state.price
 
     def _descend(self, width: float) -> _Collected:
-        """Collect candidates and descend among them, until few tokens are on the wrong side."""
+        """Collect candidates and descend among them, until few tokens are on the wrong side.
+
+        Once the price is close, the passes are over those candidates alone that it may still move.
+        """
+        factor = 1.0
         while True:
             found = self._collect(width)
             self.state.loads[:] = found.loads
-            _, wrong, too_narrow = descend_candidates(
-                found.candidates,
-                self.state,
-                found.price,
-                width,
-                self.problem.n_tokens,
-                self.goal,
-                _MAX_PASSES,
-            )
-            if not too_narrow or wrong <= _STALLED * self.goal:
+            wrong, too_narrow = self._descend_among(found, _CLOSE * self.goal)
+            width = self._width_left(wrong)
+            if not too_narrow and width <= self._room(found):
+                found = self._narrowed(found, width)
+                wrong, too_narrow = self._descend_among(found, self.goal)
+                if not too_narrow:
+                    return found
+                width = self._width_left(wrong)
+            if wrong <= _STALLED * self.goal:
                 return found
-            width = min(_AGAIN * width, _ALL)
+            width = min(factor * width, _ALL)
+            factor *= _AGAIN
+
+    def _descend_among(self, found: _Collected, goal: float) -> tuple[float, bool]:
+        """Descend; return the tokens on the wrong side, and whether the candidates were too few for more."""
+        _, wrong, too_narrow = descend_candidates(
+            found.candidates, self.state, found.price, found.width, self.problem.n_tokens, goal, _MAX_PASSES
+        )
+        return float(wrong), bool(too_narrow)
+
+    def _room(self, found: _Collected) -> float:
+        """How far prices may still move apart before other tokens than the candidates choose anew."""
+        return found.width - float(np.ptp(self.state.price - found.price))
+
+    def _narrowed(self, found: _Collected, width: float) -> _Collected:
+        """Keep the candidates within the width of the present price; note what all of them chose."""
+        price = self.state.price.copy()
+        write_choice(found.candidates, found.words)
+        few, _ = narrowed(found.candidates, price, width)
+        return found._replace(price=price, width=width, candidates=few)
+
+    def _width_left(self, wrong: float) -> float:
+        """The width within which the price is right, from the tokens on the wrong side."""
+        per_expert = 2.0 * wrong / self.problem.n_experts
+        return self._enough(float(self.state.width[0])) * (1.0 + _PER_TOKEN * per_expert)
 
     def _enough(self, counted: float) -> float:
         """Width within which each expert has some tens of tokens, from the near-ties of a width."""
@@ -257,12 +292,12 @@ class _Search:
         kept = cheapest_loads(state.price, problem.low, problem.high, self.total, near=state.loads)
         reserve = _reserve_price(state.price, kept, problem)
         while True:
-            room = found.width - float(np.ptp(state.price - found.price))
+            room = self._room(found)
             if not room > -_ALL:
                 raise _StuckError
             if room <= 0.25 * enough and found.width < _ALL:
                 write_choice(found.candidates, found.words)
-                found = self._collect(min(_WIDENING * max(enough, found.width), _ALL), choice=found.words)
+                found = self._collect(min(_WIDENING * enough, _ALL), choice=found.words)
                 continue
             self.clock.check()
             centre, width = state.price.copy(), min(enough, room)
