@@ -1,8 +1,8 @@
 """Our method: Newton on the dual, then shortest augmenting paths among the few tokens near a boundary.
 
-The dual has E variables. A sample of the tokens, ever larger, brings the price close; usually one or two
-passes over all of them bring it closer and collect the tokens that the remaining error may move. From there
-on only these are touched: Newton's method until a handful of tokens are on the wrong side, augmenting paths
+The dual has E variables. A sample of the tokens, ever larger, brings the price close; usually one pass over
+all of them then collects the tokens that the noise of the sample may still move. From there on only these
+are touched, and ever fewer: Newton's method until a handful of tokens are on the wrong side, augmenting paths
 for those, and a price inside the set of optimal ones. Scores that tie by the thousand are first told apart by
 noise far below their spacing; the true scores have the last word.
 """
@@ -63,8 +63,14 @@ _CLOSE = 8.0
 _PER_TOKEN = 0.5
 """Width, relative to the least, that a token on the wrong side of every expert asks for."""
 
-_AGAIN = 2.0
-"""Factor from one width that was too narrow to the next."""
+_REMAINDER = 0.5
+"""What a step leaves of the error, with a margin: the width to collect within, relative to the step."""
+
+_FEW = 0.7
+"""Share of the tokens near which another pass over all of them costs more than it saves."""
+
+_MOST_PASSES = 10
+"""Passes over all tokens after which the width grows until it is wide enough."""
 
 _NOISE_REACH = 1.25
 """Width, relative to the noise that broke ties, within which the true scores may choose otherwise."""
@@ -217,22 +223,43 @@ class _Search:
 
         Once the price is close, the passes are over those candidates alone that it may still move.
         """
-        factor = 1.0
         while True:
             found = self._collect(width)
             self.state.loads[:] = found.loads
             wrong, too_narrow = self._descend_among(found, _CLOSE * self.goal)
-            width = self._width_left(wrong)
-            if not too_narrow and width <= self._room(found):
-                found = self._narrowed(found, width)
+            near = self._width_left(wrong)
+            if not too_narrow and near <= self._room(found):
+                found = self._narrowed(found, near)
                 wrong, too_narrow = self._descend_among(found, self.goal)
                 if not too_narrow:
                     return found
-                width = self._width_left(wrong)
             if wrong <= _STALLED * self.goal:
                 return found
-            width = min(factor * width, _ALL)
-            factor *= _AGAIN
+            if self.n_passes >= _MOST_PASSES:
+                width = min(_WIDENING * max(width, near), _ALL)
+            else:
+                width = self._count_all() if too_narrow else near
+
+    def _count_all(self) -> float:
+        """Take steps on all tokens until few enough are near what is left of the error; return its width.
+
+        Slower than among candidates, but no width bounds the steps.
+        """
+        problem, state = self.problem, self.state
+        rows = np.arange(problem.n_tokens)
+        slope = reach = 0.0
+        while True:
+            self.clock.check()
+            descend_sample(problem.scores, rows, problem.k, state, -1.0, 1)
+            self.n_passes += 1
+            counted = float(state.width[0])
+            state.slope[0], state.reach[0] = slope, reach
+            advance(state, problem.n_tokens)
+            slope, reach = float(state.slope[0]), float(state.reach[0])
+            width = _REMAINDER * float(np.ptp(state.step))
+            share = width / counted * state.n_near[0] / problem.n_tokens
+            if share < _FEW or self.n_passes >= _MOST_PASSES:
+                return width + 2.0 * self._enough(counted)
 
     def _descend_among(self, found: _Collected, goal: float) -> tuple[float, bool]:
         """Descend; return the tokens on the wrong side, and whether the candidates were too few for more."""

@@ -290,7 +290,7 @@ def narrowed(candidates, price, width):
         for j in range(start[i], start[i + 1]):
             x = score[j] + price[expert[j]]
             entry[m], new_expert[m], new_score[m], new_chosen[m] = j, expert[j], score[j], chosen[j]
-            m += np.int64(x >= least - width) & np.int64(x <= best_left + width)
+            m += int((x >= least - width) & (x <= best_left + width))
         if m > new_start[n]:
             token[n] = candidates.token[i]
             n += 1
