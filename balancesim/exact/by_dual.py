@@ -188,8 +188,8 @@ class _Search:
                 break
             size *= _GROWTH
         if start is not None:
-            # The start is the price of as many other tokens: its noise and that of these.
-            return self._width_for(size, 2.0 * size / n_tokens)
+            # The start is the price of as many other tokens: its noise, that of these, and as much of drift.
+            return self._width_for(size, 4.0 * size / n_tokens)
         width = self._width_for(size, 1.0 - size / n_tokens)
         advance(sample, size)
         return width
@@ -228,17 +228,13 @@ class _Search:
             self.state.loads[:] = found.loads
             wrong, too_narrow = self._descend_among(found, _CLOSE * self.goal)
             near = self._width_left(wrong)
-            if not too_narrow and near <= self._room(found):
-                found = self._narrowed(found, near)
+            if not too_narrow:
+                if near <= self._room(found):
+                    found = self._narrowed(found, near)
                 wrong, too_narrow = self._descend_among(found, self.goal)
-                if not too_narrow:
-                    return found
-            if wrong <= _STALLED * self.goal:
+            if not too_narrow or wrong <= _STALLED * self.goal:
                 return found
-            if self.n_passes >= _MOST_PASSES:
-                width = min(_WIDENING * max(width, near), _ALL)
-            else:
-                width = self._count_all() if too_narrow else near
+            width = self._count_all() if self.n_passes < _MOST_PASSES else min(_WIDENING * width, _ALL)
 
     def _count_all(self) -> float:
         """Take steps on all tokens until few enough are near what is left of the error; return its width.
