@@ -223,17 +223,20 @@ class _Search:
 
         Once the price is close, the passes are over those candidates alone that it may still move.
         """
+        again = False
         while True:
             found = self._collect(width)
             self.state.loads[:] = found.loads
             wrong, too_narrow = self._descend_among(found, _CLOSE * self.goal)
             near = self._width_left(wrong)
             if not too_narrow:
-                if near <= self._room(found):
+                # Once only: where that is too narrow, all of them must do.
+                if not again and near <= self._room(found):
                     found = self._narrowed(found, near)
                 wrong, too_narrow = self._descend_among(found, self.goal)
             if not too_narrow or wrong <= _STALLED * self.goal:
                 return found
+            again = True
             width = self._count_all() if self.n_passes < _MOST_PASSES else min(_WIDENING * width, _ALL)
 
     def _count_all(self) -> float:
