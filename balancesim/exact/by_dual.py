@@ -1,8 +1,8 @@
 """Our method: Newton on the dual, then shortest augmenting paths among the few tokens near a boundary.
 
-The dual has E variables. A sample of the tokens, ever larger, brings the price close; usually one or two
-passes over all of them bring it closer and collect the tokens that the remaining error may move. From there
-on only these are touched: Newton's method until a handful of tokens are on the wrong side, augmenting paths
+The dual has E variables. A sample of the tokens, ever larger, brings the price close; usually one pass over
+all of them then collects the tokens that the noise of the sample may still move. From there on only these
+are touched, and ever fewer: Newton's method until a handful of tokens are on the wrong side, augmenting paths
 for those, and a price inside the set of optimal ones. Scores that tie by the thousand are first told apart by
 noise far below their spacing; the true scores have the last word.
 """
@@ -15,12 +15,11 @@ import numpy as np
 from balancesim.batches import in_parts
 from balancesim.exact.descent import FEW_ROWS, look, new_descent
 from balancesim.exact.feasibility import infeasible
-from balancesim.exact.problem import PARALLEL_FROM, AssignmentProblem
+from balancesim.exact.problem import AssignmentProblem
 from balancesim.exact.solution import Answer, Effort, SolveOutcome
 from balancesim.kernels.candidates import (
     Candidates,
     collect_part,
-    count_part,
     descend_candidates,
     joined,
     list_members,
@@ -46,17 +45,32 @@ _LAST_GROWTH = 16
 _SAMPLE_GOAL = 0.15
 """Tokens on the wrong side at which a sample has told what it can, relative to its noise sqrt(n K E)."""
 
-_REMAINDER = 0.5
-"""What a step leaves of the error, with a margin: the width to collect within, relative to the step."""
+_SPREAD = 7.0
+"""Width, relative to the standard deviation of a sample's price, that hardly any two prices differ by."""
 
-_FEW = 0.7
-"""Share of the tokens near which another pass over all of them costs more than it saves."""
+_LARGEST_SHARE = 0.8
+"""Share of near-ties up to which their density is believed."""
 
 _QUANTA = 16
 """Tokens per expert within the least width: a price moves in steps of about one token's spacing."""
 
 _STALLED = 4.0
 """Tokens on the wrong side, relative to the goal, that augmenting paths had better not be left with."""
+
+_CLOSE = 8.0
+"""Tokens on the wrong side, relative to the goal, from which on few candidates are kept."""
+
+_PER_TOKEN = 0.5
+"""Width, relative to the least, that a token on the wrong side of every expert asks for."""
+
+_REMAINDER = 0.5
+"""What a step leaves of the error, with a margin: the width to collect within, relative to the step."""
+
+_FEW = 0.7
+"""Share of the tokens near which another pass over all of them costs more than it saves."""
+
+_MOST_PASSES = 10
+"""Passes over all tokens after which the width grows until it is wide enough."""
 
 _NOISE_REACH = 1.25
 """Width, relative to the noise that broke ties, within which the true scores may choose otherwise."""
@@ -68,9 +82,6 @@ _MOST_CYCLES = 32
 
 _MOVES = 1000
 """Augmentations between two looks at the clock."""
-
-_MOST_PASSES = 10
-"""Passes over all tokens after which the width grows until it is wide enough."""
 
 _ROUNDING = 4.0 * float(np.finfo(np.float64).eps)
 _MAX_PASSES = 30
@@ -131,8 +142,7 @@ def solve_dual(problem: AssignmentProblem, start: Float64Array | None, time_limi
     clock = _Clock(time_limit)
     search = _Search(problem, clock)
     try:
-        search.approach(start)
-        experts, bias = search.finish()
+        experts, bias = search.finish(search.approach(start))
     except _OutOfTimeError:
         effort = Effort(0.0, time.perf_counter() - clock.start, search.n_passes, search.n_moves)
         return Answer(None, None, SolveOutcome.INTERRUPTED, f"{time_limit:g} s have passed", effort)
@@ -159,8 +169,8 @@ class _Search:
             low = high = np.full(n_experts, balanced_load(problem.n_tokens, n_experts, problem.k))
         self.state = new_descent(low, high)
 
-    def approach(self, start: Float64Array | None) -> None:
-        """Bring the price close, by samples of the tokens."""
+    def approach(self, start: Float64Array | None) -> float:
+        """Bring the price close, by samples of the tokens; return the width that what is left may need."""
         problem, state = self.problem, self.state
         n_tokens, n_experts = problem.scores.shape
         size = min(n_tokens, max(256, _LOAD_IN_SAMPLE * n_experts // problem.k))
@@ -175,13 +185,29 @@ class _Search:
             most = _MAX_PASSES if start is None else 1
             descend_sample(problem.scores, rows, problem.k, sample, goal, most)
             if start is not None or size * _LAST_GROWTH > n_tokens:
-                return
+                break
             size *= _GROWTH
+        if start is not None:
+            # The start is the price of as many other tokens: its noise, that of these, and as much of drift.
+            return self._width_for(size, 4.0 * size / n_tokens)
+        width = self._width_for(size, 1.0 - size / n_tokens)
+        advance(sample, size)
+        return width
 
-    def finish(self) -> tuple[IntArray, Float64Array]:
+    def _width_for(self, size: int, share: float) -> float:
+        """The width within which a price is right, from a share of the noise of a sample's loads."""
+        problem, state = self.problem, self.state
+        n_tokens, n_experts = problem.scores.shape
+        counted, near = float(state.width[0]), max(1, int(state.n_near[0]))
+        crowd = min(near / size, _LARGEST_SHARE)
+        ties = 0.5 * (state.ties.sum(axis=0) + state.ties.sum(axis=1)) + near / n_experts
+        slopes = -np.log1p(-crowd) / crowd * ties / (2.0 * counted)
+        noise = np.sqrt(share * size * problem.k / n_experts * np.square(1.0 / slopes).mean())
+        return float(_SPREAD * noise + _QUANTA * counted * n_experts * size / (near * n_tokens))
+
+    def finish(self, width: float) -> tuple[IntArray, Float64Array]:
         """Go from a price nearby to the optimum."""
         problem, state = self.problem, self.state
-        width = self._count_all()
         while True:
             found = self._descend(width)
             if self._settle(*self._balance(found)) or state.amplitude[0] == 0.0:
@@ -193,50 +219,69 @@ class _Search:
         return experts, state.price
 
     def _descend(self, width: float) -> _Collected:
-        """Collect candidates and descend among them, until few tokens are on the wrong side."""
+        """Collect candidates and descend among them, until few tokens are on the wrong side.
+
+        Once the price is close, the passes are over those candidates alone that it may still move.
+        """
+        again = False
         while True:
             found = self._collect(width)
             self.state.loads[:] = found.loads
-            _, wrong, too_narrow = descend_candidates(
-                found.candidates,
-                self.state,
-                found.price,
-                width,
-                self.problem.n_tokens,
-                self.goal,
-                _MAX_PASSES,
-            )
+            wrong, too_narrow = self._descend_among(found, _CLOSE * self.goal)
+            near = self._width_left(wrong)
+            if not too_narrow:
+                # Once only: where that is too narrow, all of them must do.
+                if not again and near <= self._room(found):
+                    found = self._narrowed(found, near)
+                wrong, too_narrow = self._descend_among(found, self.goal)
             if not too_narrow or wrong <= _STALLED * self.goal:
                 return found
-            width = self._count_all() if self.n_passes < _MOST_PASSES else width * _WIDENING
+            again = True
+            width = self._count_all() if self.n_passes < _MOST_PASSES else min(_WIDENING * width, _ALL)
 
     def _count_all(self) -> float:
-        """Take steps on all tokens until few enough are near what is left of the error; return its width."""
+        """Take steps on all tokens until few enough are near what is left of the error; return its width.
+
+        Slower than among candidates, but no width bounds the steps.
+        """
         problem, state = self.problem, self.state
-        state.slope[0] = state.reach[0] = 0.0
-        state.best_wrong[0] = np.inf
+        rows = np.arange(problem.n_tokens)
+        slope = reach = 0.0
         while True:
             self.clock.check()
-            parts = in_parts(self._count, problem.scores.shape, PARALLEL_FROM)
+            descend_sample(problem.scores, rows, problem.k, state, -1.0, 1)
             self.n_passes += 1
-            state.loads[:] = sum(loads for loads, _, _ in parts)
-            state.ties[:] = sum(ties for _, ties, _ in parts)
-            state.n_near[0] = sum(near for _, _, near in parts)
             counted = float(state.width[0])
+            state.slope[0], state.reach[0] = slope, reach
             advance(state, problem.n_tokens)
+            slope, reach = float(state.slope[0]), float(state.reach[0])
             width = _REMAINDER * float(np.ptp(state.step))
             share = width / counted * state.n_near[0] / problem.n_tokens
             if share < _FEW or self.n_passes >= _MOST_PASSES:
                 return width + 2.0 * self._enough(counted)
 
-    def _count(self, first: int, last: int) -> tuple[IntArray, IntArray, int]:
-        problem, state = self.problem, self.state
-        loads, ties = np.zeros_like(state.loads), np.zeros_like(state.ties)
-        near = count_part(
-            problem.scores, problem.k, state.price, state.width[0], state.amplitude[0],
-            first, last, loads, ties,
-        )  # fmt: skip
-        return loads, ties, near
+    def _descend_among(self, found: _Collected, goal: float) -> tuple[float, bool]:
+        """Descend; return the tokens on the wrong side, and whether the candidates were too few for more."""
+        _, wrong, too_narrow = descend_candidates(
+            found.candidates, self.state, found.price, found.width, self.problem.n_tokens, goal, _MAX_PASSES
+        )
+        return float(wrong), bool(too_narrow)
+
+    def _room(self, found: _Collected) -> float:
+        """How far prices may still move apart before other tokens than the candidates choose anew."""
+        return found.width - float(np.ptp(self.state.price - found.price))
+
+    def _narrowed(self, found: _Collected, width: float) -> _Collected:
+        """Keep the candidates within the width of the present price; note what all of them chose."""
+        price = self.state.price.copy()
+        write_choice(found.candidates, found.words)
+        few, _ = narrowed(found.candidates, price, width)
+        return found._replace(price=price, width=width, candidates=few)
+
+    def _width_left(self, wrong: float) -> float:
+        """The width within which the price is right, from the tokens on the wrong side."""
+        per_expert = 2.0 * wrong / self.problem.n_experts
+        return self._enough(float(self.state.width[0])) * (1.0 + _PER_TOKEN * per_expert)
 
     def _enough(self, counted: float) -> float:
         """Width within which each expert has some tens of tokens, from the near-ties of a width."""
@@ -258,7 +303,7 @@ class _Search:
             )  # fmt: skip
             return loads, near
 
-        parts = in_parts(part, problem.scores.shape, PARALLEL_FROM)
+        parts = in_parts(part, problem.scores.shape)
         self.n_passes += 1
         loads: IntArray = np.sum([loads for loads, _ in parts], axis=0)
         return _Collected(price, width, loads, words, joined([near for _, near in parts]))
@@ -273,12 +318,12 @@ class _Search:
         kept = cheapest_loads(state.price, problem.low, problem.high, self.total, near=state.loads)
         reserve = _reserve_price(state.price, kept, problem)
         while True:
-            room = found.width - float(np.ptp(state.price - found.price))
+            room = self._room(found)
             if not room > -_ALL:
                 raise _StuckError
             if room <= 0.25 * enough and found.width < _ALL:
                 write_choice(found.candidates, found.words)
-                found = self._collect(min(_WIDENING * max(enough, found.width), _ALL), choice=found.words)
+                found = self._collect(min(_WIDENING * enough, _ALL), choice=found.words)
                 continue
             self.clock.check()
             centre, width = state.price.copy(), min(enough, room)
@@ -316,7 +361,8 @@ class _Search:
             )  # fmt: skip
             cycles += more
             self.n_moves += more
-            write_choice(found.candidates, found.words)
+            if more:
+                write_choice(found.candidates, found.words)
             if ending == UNFINISHED and cycles < _MOST_CYCLES * problem.n_experts:
                 continue
             if ending != TOO_NARROW or noise == 0.0:

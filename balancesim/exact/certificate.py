@@ -7,7 +7,7 @@ import numpy as np
 
 from balancesim.batches import as_bias, in_parts
 from balancesim.errors import InputError
-from balancesim.exact.problem import PARALLEL_FROM, AssignmentProblem
+from balancesim.exact.problem import AssignmentProblem
 from balancesim.kernels.model import LANES
 from balancesim.problem import cheapest_loads
 from balancesim.types import Float64Array, IntArray
@@ -115,7 +115,7 @@ def certify(problem: AssignmentProblem, experts: IntArray, bias: Float64Array) -
         )  # fmt: skip
         return loads, slack, tally, float(worst[0])
 
-    parts = in_parts(part, problem.scores.shape, PARALLEL_FROM)
+    parts = in_parts(part, problem.scores.shape)
     loads: IntArray = np.sum([loads for loads, *_ in parts], axis=0)
     slack = np.min([slack for _, slack, *_ in parts], axis=0)
     tally = np.sum([tally for _, _, tally, _ in parts], axis=0)

@@ -69,21 +69,27 @@ def look(state: Descent, rows: Float64Array, k: int, share: float, start: Float6
         A price to start from.
     """
     size = len(rows)
-    unmasked = np.where(rows == -np.inf, np.nan, rows)
-    span = float(np.median(np.nanmax(unmasked, axis=1) - np.nanmin(unmasked, axis=1)))
+    least = rows.min(axis=1)
+    if least.min() == -np.inf:
+        least = np.where(rows == -np.inf, np.inf, rows).min(axis=1)
+    spans = np.sort(rows.max(axis=1) - least)
+    span = 0.5 * float(spans[(size - 1) // 2] + spans[size // 2])
     price = _quantile_start(rows, state, share) if start is None else np.clip(start, -_HUGE, _HUGE)
-    state.limit[0] = _LIMIT * (span + np.abs(price).max()) or 1.0
+    dearest = float(np.abs(price).max())
+    state.limit[0] = _LIMIT * (span + dearest) or 1.0
     state.price[:] = price - price.mean()
-    ordered = np.sort(rows + state.price, axis=1)
-    same = _SAME * (np.abs(ordered[:, -k]) + np.abs(state.price).max())
-    with np.errstate(invalid="ignore"):
-        # Between two masked experts there is no difference, and NaN counts for nothing.
-        levels = np.diff(ordered, axis=1)
-    gaps = levels[:, -k]
+    ordered = rows + state.price
+    ordered.sort(axis=1)
+    kth, following = ordered[:, -k], ordered[:, -k - 1]
+    same = _SAME * (np.abs(kth) + np.abs(state.price).max())
+    gaps = kth - following
     apart = gaps[(gaps > same) & (gaps < np.inf)]
     state.width[0] = max(np.exp(np.log(apart).mean()), _TINY) if apart.size else state.limit[0]
-    if (gaps <= same).sum() > _TIED * size:
+    if apart.size < (1.0 - _TIED) * size and (gaps <= same).sum() > _TIED * size:
         # Scores come from a few levels: noise well below their distance tells them apart.
+        with np.errstate(invalid="ignore"):
+            # Between two masked experts there is no difference, and NaN counts for nothing.
+            levels = np.diff(ordered, axis=1)
         levels = levels[(levels > same[:, None]) & (levels < np.inf)]
         state.amplitude[0] = levels.min() if levels.size else state.limit[0]
         state.amplitude[1] = _TIE_NOISE * state.amplitude[0]
@@ -97,16 +103,14 @@ def _quantile_start(rows: Float64Array, state: Descent, share: float) -> Float64
     size, n_experts = rows.shape
     if size < 2 or (state.low < state.high).any():
         return np.zeros(n_experts)
-    columns = np.ascontiguousarray(rows.T)
-    place = np.clip(np.round(size - state.high * share).astype(np.int64), 1, size - 1)
-    price = np.empty(n_experts)
-    for rank in np.unique(place):
-        alike = place == rank
-        ordered = np.partition(columns[alike], (rank - 1, rank), axis=1)
-        price[alike] = -0.5 * (ordered[:, rank - 1] + ordered[:, rank])
+    columns = np.sort(rows.T, axis=1)
+    place = np.clip(np.rint(size - state.high * share).astype(np.int64), 1, size - 1)
+    every = np.arange(n_experts)
+    price: Float64Array = -0.5 * (columns[every, place - 1] + columns[every, place])
     finite = np.isfinite(price)
-    if not finite.any():
-        return np.zeros(n_experts)
-    price[~finite] = price[finite].max()
+    if not finite.all():
+        if not finite.any():
+            return np.zeros(n_experts)
+        price[~finite] = price[finite].max()
     price -= price.mean()
     return price

@@ -11,10 +11,6 @@ from balancesim.errors import InputError
 from balancesim.problem import load_limits
 from balancesim.types import Float64Array, IntArray
 
-PARALLEL_FROM = 1 << 17
-"""Scores from which a second thread pays: a pass costs about three times one that routes."""
-
-
 LARGEST_SCORE = 1e300
 """Largest finite score: differences and prices must not overflow."""
 

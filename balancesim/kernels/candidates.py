@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from balancesim.kernels.boundary import find_boundary, find_near, find_pair, make_boundary
+from balancesim.kernels.boundary import find_boundary, find_near, make_boundary
 from balancesim.kernels.jit import inline, inner, kernel
 from balancesim.kernels.members import lowest, n_words, write_members
 from balancesim.kernels.model import LANES, n_rows
-from balancesim.kernels.newton import begin, clear, copy, judge, proceed
+from balancesim.kernels.newton import along, begin, clear, copy, judge, proceed
 from balancesim.kernels.topk import find_top, n_ranks
 from balancesim.kernels.transpose import load_tile
 
@@ -69,35 +69,6 @@ def perturb(tile, rows, n_experts, n_lanes, amplitude):
     for e in range(n_experts):
         for t in range(n_lanes):
             tile[e, t] += amplitude * noise(rows[t], e)
-
-
-@kernel
-def count_part(scores, k, price, width, amplitude, first, last, loads, ties):
-    """Route tokens ``first:last``: add to loads (E,) and to near-ties (E, E); count these."""
-    n_experts = scores.shape[1]
-    tile = np.empty((_rows_of(n_experts), LANES), scores.dtype)
-    top = np.empty((n_ranks(k), LANES), scores.dtype)
-    group = np.empty((8, LANES), scores.dtype)
-    bias = np.zeros(_rows_of(n_experts), scores.dtype)
-    copy(price, bias)
-    rows = np.empty(LANES, np.int64)
-    boundary = make_boundary(tile, n_words(n_experts))
-    near = 0
-    for token in range(first, last, LANES):
-        n_lanes = min(LANES, last - token)
-        for t in range(n_lanes):
-            rows[t] = token + t
-        load_tile(scores, rows, n_lanes, tile)
-        if amplitude > 0.0:
-            perturb(tile, rows, n_experts, n_lanes, amplitude)
-        find_top(tile, bias, k, top, group, n_lanes)
-        tied = find_boundary(tile, bias, k, n_experts, top, n_lanes, boundary, loads)
-        find_pair(tile, bias, k, n_experts, n_lanes, boundary, tied)
-        for t in range(n_lanes):
-            if boundary.least[t] - boundary.best_left[t] <= width:
-                ties[boundary.kth[t], boundary.following[t]] += 1
-                near += 1
-    return near
 
 
 @kernel
@@ -201,39 +172,51 @@ def grown(array, size):
     return larger
 
 
+@inner
+def make_sides():
+    """What sets the chosen apart from the others by an addition (2, 2): see `ends`."""
+    sides = np.zeros((2, 2))
+    sides[0, 0], sides[1, 1] = np.inf, -np.inf
+    return sides
+
+
 @inline
-def ends(expert, score, chosen, price, first, last):
+def ends(expert, score, chosen, price, first, last, sides):
     """The entries of a token's least chosen and its best left, and their biased scores; infinite if none.
 
-    Selections without branches: whether an entry is chosen is a coin toss that no processor foresees.
+    Whether an entry is chosen is a coin toss that no processor foresees, so that nothing may branch on it:
+    ``chosen`` as uint8 is an index into ``sides`` (`make_sides`), and places are counted as floats, whose
+    selections compilers leave alone.
     """
     least, best_left = np.inf, -np.inf
-    a, b = first, first
+    a, b, place = 0.0, 0.0, 0.0
     for j in range(first, last):
         x = score[j] + price[expert[j]]
-        inside = x if chosen[j] else np.inf
-        outside = -np.inf if chosen[j] else x
-        a = j if inside < least else a
-        b = j if outside > best_left else b
+        inside = x + sides[0, chosen[j]]
+        outside = x + sides[1, chosen[j]]
+        a = place if inside < least else a
+        b = place if outside > best_left else b
         least = inside if inside < least else least
         best_left = outside if outside > best_left else best_left
-    return a, b, least, best_left
+        place += 1.0
+    return first + np.int64(a), first + np.int64(b), least, best_left
 
 
 @inner
 def count_candidates(candidates, state):
     """Let every token choose at the state's price."""
-    start, expert, score, chosen = candidates.start, candidates.expert, candidates.score, candidates.chosen
+    start, expert, score = candidates.start, candidates.expert, candidates.score
+    chosen, sides = candidates.chosen.view(np.uint8), make_sides()
     price, loads, ties, width = state.price, state.loads, state.ties, state.width[0]
     clear(ties)
     near = np.int64(0)
     for i in range(candidates.token.size):
-        a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
+        a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1], sides)
         while best_left > least:
-            chosen[a], chosen[b] = False, True
+            chosen[a], chosen[b] = 0, 1
             loads[expert[a]] -= 1
             loads[expert[b]] += 1
-            a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
+            a, b, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1], sides)
         close = np.int64(least - best_left <= width)
         ties[expert[a], expert[b]] += close
         near += close
@@ -271,7 +254,7 @@ def descend_candidates(candidates, state, centre, reach, n_tokens, goal, max_pas
                 price = centre[e] + (state.price[e] - centre[e]) * (reach / apart)
                 state.step[e] += price - state.price[e]
                 state.price[e] = price
-            state.slope[0] = 0.0
+            state.slope[0] = along(state)
     copy(state.best, state.price)
     count_candidates(candidates, state)
     return passes + 1, state.best_wrong[0], hits > _HITS
@@ -292,6 +275,7 @@ def spread(price, centre):
 def narrowed(candidates, price, width):
     """Return the candidates within the width of their boundary at the price, and where their entries were."""
     start, expert, score, chosen = candidates.start, candidates.expert, candidates.score, candidates.chosen
+    bits, sides = chosen.view(np.uint8), make_sides()
     n_entries = expert.size
     token = np.empty(candidates.token.size, np.int64)
     new_start = np.empty(start.size, np.int64)
@@ -300,15 +284,13 @@ def narrowed(candidates, price, width):
     n, m = 0, 0
     new_start[0] = 0
     for i in range(candidates.token.size):
-        _, _, least, best_left = ends(expert, score, chosen, price, start[i], start[i + 1])
+        _, _, least, best_left = ends(expert, score, bits, price, start[i], start[i + 1], sides)
         if least - best_left > width:
             continue
         for j in range(start[i], start[i + 1]):
             x = score[j] + price[expert[j]]
-            if least - width <= x <= best_left + width:
-                entry[m] = j
-                new_expert[m], new_score[m], new_chosen[m] = expert[j], score[j], chosen[j]
-                m += 1
+            entry[m], new_expert[m], new_score[m], new_chosen[m] = j, expert[j], score[j], chosen[j]
+            m += int((x >= least - width) & (x <= best_left + width))
         if m > new_start[n]:
             token[n] = candidates.token[i]
             n += 1
@@ -324,11 +306,10 @@ def write_choice(candidates, words):
         row = words[candidates.token[i]]
         for j in range(candidates.start[i], candidates.start[i + 1]):
             e = candidates.expert[j]
-            bit = np.uint64(1) << np.uint64(e & 63)
-            if candidates.chosen[j]:
-                row[e >> 6] |= bit
-            else:
-                row[e >> 6] &= ~bit
+            place = np.uint64(e & 63)
+            # No branch on who is chosen: see `ends`.
+            row[e >> 6] &= ~(np.uint64(1) << place)
+            row[e >> 6] |= np.uint64(candidates.chosen[j]) << place
 
 
 @kernel

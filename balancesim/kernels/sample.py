@@ -47,8 +47,8 @@ def count_boundaries(scores, rows, k, state, bias, tile, top, group, boundary):
 def descend_sample(scores, rows, k, state, goal, max_passes):
     """Minimise the dual of the tokens ``rows`` until at most ``goal`` of them are on the wrong side.
 
-    Noise that breaks ties is lowered on the way. ``state.price`` ends at the best price seen. Returns the
-    passes and the tokens on the wrong side.
+    Noise that breaks ties is lowered on the way. ``state.price`` ends at the best price seen, the near-ties
+    are those of the last price. Returns the passes and the tokens on the wrong side.
     """
     n_experts = scores.shape[1]
     n_tokens = rows.size
@@ -66,7 +66,8 @@ def descend_sample(scores, rows, k, state, goal, max_passes):
             if state.amplitude[0] <= state.amplitude[1]:
                 break
             soften(state)
-        proceed(state, n_tokens)
+        if passes < max_passes:
+            proceed(state, n_tokens)
     copy(state.best, state.price)
     return passes, state.best_wrong[0]
 

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from balancesim.kernels.candidates import collect_part
+from tests import naive
 
 ALL = 1e300
 """A width within which every entry is that is not masked."""
@@ -51,6 +52,16 @@ def masked(rng, scores, k):
         hidden = n_experts - k if rng.random() < 1 / 3 else int(rng.integers(0, n_experts - k + 1))
         row[rng.permutation(n_experts)[:hidden]] = -np.inf
     return scores
+
+
+def near_ties(scores, price, k, width):
+    n_experts = scores.shape[1]
+    ties = np.zeros((n_experts, n_experts), np.int64)
+    for row in scores + price:
+        _, kth, following, least, best_left = naive.boundary(row, k)
+        if least - best_left <= width:
+            ties[kth, following] += 1
+    return ties
 
 
 def collect(scores, k, price, width=ALL, amplitude=0.0, words=None):

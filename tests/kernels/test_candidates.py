@@ -10,7 +10,6 @@ from balancesim.kernels import candidates as kernels
 from balancesim.kernels.candidates import (
     Candidates,
     collect_part,
-    count_part,
     descend_candidates,
     joined,
     list_members,
@@ -26,6 +25,7 @@ from tests.kernels.instances import (
     collect,
     experts_of,
     masked,
+    near_ties,
     noise,
     perturbed,
     quarters,
@@ -74,16 +74,6 @@ def near_rows(scores, price, k, width, chosen=None):
     return rows
 
 
-def near_ties(scores, price, k, width):
-    n_experts = scores.shape[1]
-    ties = np.zeros((n_experts, n_experts), np.int64)
-    for row in scores + price:
-        _, kth, following, least, best_left = naive.boundary(row, k)
-        if least - best_left <= width:
-            ties[kth, following] += 1
-    return ties
-
-
 def instance(seed, n_tokens, n_experts, k, *, smooth=False, masks=False):
     rng = np.random.default_rng(seed)
     scores = (rng.standard_normal if smooth else lambda shape: quarters(rng, shape))((n_tokens, n_experts))
@@ -108,22 +98,6 @@ def test_noise_is_philox():
     assert 0.49 < grid.max() < 0.5
     # Four standard errors of the mean of as many uniform numbers.
     assert abs(grid.mean()) < 4.0 / np.sqrt(12.0 * grid.size)
-
-
-@pytest.mark.parametrize("amplitude", [0.0, 0.125])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_counts_like_sorting(shape, amplitude):
-    n_tokens, n_experts, k = shape
-    scores, price = instance(shape, *shape, masks=n_tokens % 2 == 0)
-    shaken = perturbed(scores, amplitude)
-    loads, ties = np.zeros(n_experts, np.int64), np.zeros((n_experts, n_experts), np.int64)
-    # In parts, as threads do: what is there already is added to.
-    parts = [(0, LANES), (LANES, n_tokens)] if n_tokens > LANES else [(0, n_tokens)]
-    near = sum(count_part(scores, k, price, 0.25, amplitude, *part, loads, ties) for part in parts)
-    assert loads.tolist() == naive.loads_of(naive.choose(shaken, price, k), n_experts)
-    expected = near_ties(shaken, price, k, 0.25)
-    assert (ties == expected).all()
-    assert near == expected.sum()
 
 
 @pytest.mark.parametrize("width", [0.0, 0.5, ALL])

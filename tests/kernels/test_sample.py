@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from balancesim.exact.descent import new_descent
+from balancesim.kernels.model import LANES
 from balancesim.kernels.sample import descend_sample
 from tests import naive
 from tests.conftest import INTERPRETED
-from tests.kernels.instances import noise
+from tests.kernels.instances import masked, near_ties, noise, perturbed, quarters
 
 N_TOKENS = 150 if INTERPRETED else 600
 SHAPES = [(5, 1), (6, 3), (9, 8)] if INTERPRETED else [(2, 1), (5, 1), (8, 2), (12, 9), (65, 4)]
@@ -27,6 +28,30 @@ def wrong_side(scores, rows, k, price, state, amplitude):
     )
     loads = np.array(naive.loads_of(naive.choose(shaken, price, k), price.size))
     return max(np.maximum(loads - state.high, 0.0).sum(), np.maximum(state.low - loads, 0.0).sum())
+
+
+COUNTED = [(5, 3, 1), (9, 9, 4), (LANES + 2, 5, 2), (3, 65, 63)]
+if not INTERPRETED:
+    COUNTED += [(1, 2, 1), (LANES, 8, 7), (LANES - 1, 17, 9), (40, 63, 8), (41, 64, 2), (LANES + 2, 130, 3)]
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 0.125])
+@pytest.mark.parametrize("shape", COUNTED, ids=str)
+def test_counts_like_sorting(shape, amplitude):
+    n_tokens, n_experts, k = shape
+    rng = np.random.default_rng(shape)
+    scores, price = quarters(rng, (n_tokens, n_experts)), quarters(rng, n_experts, 2)
+    if n_tokens % 2 == 0:
+        scores = masked(rng, scores, k)
+    shaken = perturbed(scores, amplitude)
+    state = descent(n_experts, n_tokens, k, width=0.25, amplitude=(amplitude, amplitude))
+    state.price[:] = price
+    state.ties[:] = 99
+    descend_sample(scores, np.arange(n_tokens), k, state, -1.0, 1)
+    assert state.loads.tolist() == naive.loads_of(naive.choose(shaken, price, k), n_experts)
+    expected = near_ties(shaken, price, k, 0.25)
+    assert (state.ties == expected).all()
+    assert state.n_near[0] == expected.sum()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
