@@ -14,9 +14,10 @@ from typing import Any
 import numba
 from numba.core import event, types
 
-from balancesim.kernels.callee import Callee, callee
+from balancesim.kernels.callee import callee, is_linked_only
 
 SHARED_OPTIONS: Any = {"fastmath": {"nnan", "nsz"}, "error_model": "numpy"}
+# With ``nogil`` as all else: Numba compiles its own small functions once per set of options.
 INLINE_OPTIONS: Any = {"nogil": True, **SHARED_OPTIONS, "forceinline": True}
 
 
@@ -32,7 +33,10 @@ _DIGEST = _source_digest()
 
 
 class _Uncollected(event.Listener):
-    """Stops the collector of cyclic garbage while Numba compiles: it finds little, in a tenth of the time."""
+    """Stops the collector of cyclic garbage while Numba compiles: it finds little, in a tenth of the time.
+
+    Numba tells of every compilation in the process, so that functions of others gain as well.
+    """
 
     def __init__(self) -> None:
         self._depth, self._was_enabled = 0, False
@@ -77,7 +81,7 @@ class Pointer(types.WrapperAddressProtocol):
 
     def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
         self._signature = types.void(*arguments)
-        if isinstance(function, Callee):
+        if is_linked_only(function):
             function = function.standing_alone
         function.compile(self._signature.args)
         self._compiled = function.overloads[self._signature.args]

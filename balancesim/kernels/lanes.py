@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numba.core import types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
 
@@ -20,12 +21,14 @@ ROW = np.uint64(LANES)
 
 
 def flat(tile: Any) -> Any:
-    """Return a C-contiguous (rows, LANES) tile as (rows LANES,): a view, valid for as long as the tile."""
+    """Return a C-contiguous array of two dimensions as one row: a view, valid for as long as the array."""
     return tile.reshape(-1)
 
 
 @intrinsic
 def _view(typing_context, tile):
+    if tile.layout != "C":
+        raise TypingError(f"`tile` must be C-contiguous, got {tile}")
     row = types.Array(tile.dtype, 1, "C")
 
     def generate(context, builder, signature, args):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LANES: Final = 128
-"""Tokens per tile: a tile of 64 float32 experts fills a 32 KiB first-level cache."""
+"""Tokens per tile, a power of two: a tile of 64 float32 experts fills a 32 KiB first-level cache."""
 
 GROUP: Final = 8
 """Tiles hold a multiple of this many rows (experts); rows past the last expert are minus infinity."""

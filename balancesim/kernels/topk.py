@@ -4,8 +4,9 @@ A tile is (experts, tokens), so that SIMD runs across tokens. ``top`` (ranks, to
 largest biased scores so far, descending. Experts come in groups of 1, 2, 4 or 8 (the width that fits K):
 a group is sorted by a network, merged into the running ranks by one row of maxima, and the bitonic result is
 sorted again (Batcher 1968). For K > 8 the ranks form chunks of eight, and what a merge displaces from one
-chunk goes on to the next: any K costs a whole number of the same steps. The narrow widths pay: 6.4, 4.0, 2.2
-and 1.45 times the chunked path at K = 1, 2, 4 and 8 (docs/benchmarks.md).
+chunk goes on to the next: any K costs a whole number of the same steps. What the narrow widths bring is in
+docs/benchmarks.md. Below `find_top` tiles are flat: ``scores``, ``best`` and a count of ``lanes`` without a
+sign (`balancesim.kernels.lanes`).
 
 Loads are the number of scores that reach the K-th value. Ties make that number too large; it is checked per
 tile, and a tile with ties at a K-th place is counted again by (score, lower expert index).
@@ -95,9 +96,9 @@ def four(bias, row):
 
 
 @inline
-def biased4(tile, i, b):
+def biased4(scores, i, b):
     """Four experts' biased scores, the first one's at index i of a flat tile."""
-    return tile[i] + b[0], tile[i + ROW] + b[1], tile[i + _2] + b[2], tile[i + _3] + b[3]
+    return scores[i] + b[0], scores[i + ROW] + b[1], scores[i + _2] + b[2], scores[i + _3] + b[3]
 
 
 @inline
@@ -110,28 +111,28 @@ def eight(bias, row):
 
 
 @inline
-def biased8(tile, i, b):
+def biased8(scores, i, b):
     """Eight experts' biased scores, the first one's at index i of a flat tile."""
     return (
-        tile[i] + b[0], tile[i + ROW] + b[1], tile[i + _2] + b[2], tile[i + _3] + b[3],
-        tile[i + _4] + b[4], tile[i + _5] + b[5], tile[i + _6] + b[6], tile[i + _7] + b[7],
+        scores[i] + b[0], scores[i + ROW] + b[1], scores[i + _2] + b[2], scores[i + _3] + b[3],
+        scores[i + _4] + b[4], scores[i + _5] + b[5], scores[i + _6] + b[6], scores[i + _7] + b[7],
     )  # fmt: skip
 
 
 @inline
-def load8(tile, i):
+def load8(scores, i):
     """Eight rows' entries, the first row's at index i of a flat tile."""
     return (
-        tile[i], tile[i + ROW], tile[i + _2], tile[i + _3],
-        tile[i + _4], tile[i + _5], tile[i + _6], tile[i + _7],
+        scores[i], scores[i + ROW], scores[i + _2], scores[i + _3],
+        scores[i + _4], scores[i + _5], scores[i + _6], scores[i + _7],
     )  # fmt: skip
 
 
 @inline
-def store8(tile, i, x):
+def store8(scores, i, x):
     """Write eight rows' entries."""
-    tile[i], tile[i + ROW], tile[i + _2], tile[i + _3] = x[0], x[1], x[2], x[3]
-    tile[i + _4], tile[i + _5], tile[i + _6], tile[i + _7] = x[4], x[5], x[6], x[7]
+    scores[i], scores[i + ROW], scores[i + _2], scores[i + _3] = x[0], x[1], x[2], x[3]
+    scores[i + _4], scores[i + _5], scores[i + _6], scores[i + _7] = x[4], x[5], x[6], x[7]
 
 
 @inline
@@ -155,67 +156,71 @@ def largest2(a, b, c, d, e, f, g, h):
 
 
 @inner
-def absorb1(tile, bias, row, top, n_lanes):
+def absorb1(scores, bias, row, best, lanes):
     """Merge eight experts' biased scores into the running maximum; row 0 begins it."""
     b, i = eight(bias, row), start(row)
     if row == 0:
-        for t in range(n_lanes):
-            top[t] = largest(*biased8(tile, i + t, b))
+        for t in range(lanes):
+            best[t] = largest(*biased8(scores, i + t, b))
     else:
-        for t in range(n_lanes):
-            top[t] = hi(top[t], largest(*biased8(tile, i + t, b)))
+        for t in range(lanes):
+            best[t] = hi(best[t], largest(*biased8(scores, i + t, b)))
 
 
 @inner
-def absorb2(tile, bias, row, top, n_lanes):
+def absorb2(scores, bias, row, best, lanes):
     """Merge eight experts' biased scores into the running two largest; row 0 begins them."""
     b, i = eight(bias, row), start(row)
     if row == 0:
-        for t in range(n_lanes):
-            top[t], top[t + ROW] = largest2(*biased8(tile, i + t, b))
+        for t in range(lanes):
+            best[t], best[t + ROW] = largest2(*biased8(scores, i + t, b))
     else:
-        for t in range(n_lanes):
-            first, second = largest2(*biased8(tile, i + t, b))
-            top[t], top[t + ROW] = merge2(top[t], top[t + ROW], first, second)
+        for t in range(lanes):
+            first, second = largest2(*biased8(scores, i + t, b))
+            best[t], best[t + ROW] = merge2(best[t], best[t + ROW], first, second)
 
 
 @inner
-def absorb4(tile, bias, row, top, n_lanes):
+def absorb4(scores, bias, row, best, lanes):
     """Merge four experts' biased scores into the running four largest; row 0 begins them."""
     biases, i = four(bias, row), start(row)
-    for t in range(n_lanes):
-        a, b, c, d = sort4(*biased4(tile, i + t, biases))
+    for t in range(lanes):
+        a, b, c, d = sort4(*biased4(scores, i + t, biases))
         if row > 0:
-            a, b, c, d = merge4(hi(top[t], d), hi(top[t + ROW], c), hi(top[t + _2], b), hi(top[t + _3], a))
-        top[t], top[t + ROW], top[t + _2], top[t + _3] = a, b, c, d
+            a, b, c, d = merge4(
+                hi(best[t], d), hi(best[t + ROW], c), hi(best[t + _2], b), hi(best[t + _3], a)
+            )
+        best[t], best[t + ROW], best[t + _2], best[t + _3] = a, b, c, d
 
 
 @inner
-def absorb8(tile, bias, row, top, n_lanes):
+def absorb8(scores, bias, row, best, lanes):
     """Merge eight experts' biased scores into the running eight largest."""
     biases, i = eight(bias, row), start(row)
-    for t in range(n_lanes):
-        a, b, c, d, e, f, g, h = sort8(*biased8(tile, i + t, biases))
-        s, r, q, p, o, n, m, k = load8(top, t)
-        store8(top, t, merge8(hi(s, h), hi(r, g), hi(q, f), hi(p, e), hi(o, d), hi(n, c), hi(m, b), hi(k, a)))
+    for t in range(lanes):
+        a, b, c, d, e, f, g, h = sort8(*biased8(scores, i + t, biases))
+        s, r, q, p, o, n, m, k = load8(best, t)
+        store8(
+            best, t, merge8(hi(s, h), hi(r, g), hi(q, f), hi(p, e), hi(o, d), hi(n, c), hi(m, b), hi(k, a))
+        )
 
 
 @inner
-def load_group(tile, bias, row, group, n_lanes):
+def load_group(scores, bias, row, group, lanes):
     """Write eight experts' biased scores, sorted, into ``group`` (8 LANES,)."""
     biases, i = eight(bias, row), start(row)
-    for t in range(n_lanes):
-        store8(group, t, sort8(*biased8(tile, i + t, biases)))
+    for t in range(lanes):
+        store8(group, t, sort8(*biased8(scores, i + t, biases)))
 
 
 @inner
-def merge_chunk(group, top, rank, n_lanes):
+def merge_chunk(group, best, rank, lanes):
     """Merge a sorted group into ranks ``rank .. rank + 7``; the group keeps, sorted, what is displaced."""
     first = start(rank)
-    for t in range(n_lanes):
+    for t in range(lanes):
         i = first + t
         s, r, q, p, o, n, m, k = load8(group, t)
-        a, b, c, d, e, f, g, h = load8(top, i)
+        a, b, c, d, e, f, g, h = load8(best, i)
         a, k = sort2(a, k)
         b, m = sort2(b, m)
         c, n = sort2(c, n)
@@ -224,7 +229,7 @@ def merge_chunk(group, top, rank, n_lanes):
         f, q = sort2(f, q)
         g, r = sort2(g, r)
         h, s = sort2(h, s)
-        store8(top, i, merge8(a, b, c, d, e, f, g, h))
+        store8(best, i, merge8(a, b, c, d, e, f, g, h))
         store8(group, t, merge8(s, r, q, p, o, n, m, k))
 
 

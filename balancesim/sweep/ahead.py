@@ -24,7 +24,7 @@ _SCRIPT = "from balancesim.sweep.ahead import compile_solver; compile_solver()"
 
 
 def is_worthwhile(tasks: Sequence[Task], executor: ExecutorName) -> bool:
-    """Whether the tasks will need the solver, nothing has compiled it, and a core has nothing else to do."""
+    """Whether the tasks will need the solver, nothing seems to have compiled it, and there are two cores."""
     solves = any(
         task.run.n_exact > 0 or any(cell.rule["kind"] == "exact" for cell in task.cells) for task in tasks
     )
@@ -37,7 +37,7 @@ def compiling() -> Iterator[None]:
     """Compile the solver in another process for as long as the context lasts."""
     try:
         child = subprocess.Popen(
-            [sys.executable, "-c", _SCRIPT],
+            [sys.executable, "-P", "-c", _SCRIPT],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

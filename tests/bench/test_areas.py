@@ -202,7 +202,7 @@ pathlib.Path(sys.argv[2]).mkdir()
 """
     row = process.compiling(ONCE, [sys.executable, "-c", slow_once])
     assert row.ours is not None
-    assert row.ours.median < 10.0
+    assert 0.25 < row.ours.median < 10.0
     assert (row.goal.text(), row.verdict) == ("ours at most 10", "reached")
     assert "s where nothing is compiled" in row.note
 

@@ -10,7 +10,7 @@ import pytest
 from numba.core import event
 
 from balancesim.kernels import callee as callees
-from balancesim.kernels.callee import Callee, callee, links_callees
+from balancesim.kernels.callee import callee, is_linked_only, links_callees
 from balancesim.kernels.calls import UPDATE, address_of
 from balancesim.kernels.jit import SHARED_OPTIONS, inline, inner, kernel, was_compiled
 
@@ -41,7 +41,7 @@ def sum_by(function: Callable[..., Any]) -> Any:
 def test_linked_and_alone_give_the_same_bits(dtype: Any) -> None:
     values = np.random.default_rng(0).standard_normal(37).astype(dtype)
     linked, plain = inner(added), numba.njit(nogil=True, **SHARED_OPTIONS)(added)
-    assert isinstance(linked, Callee)
+    assert is_linked_only(linked)
     assert sum_by(linked)(values) == sum_by(inline(added))(values) == sum_by(plain)(values)
     assert linked(values) == plain(values)
 
@@ -52,6 +52,15 @@ def test_a_callee_has_no_machine_code() -> None:
     sum_by(linked)(np.ones(3))
     (result,) = linked.overloads.values()
     assert result.library.get_pointer_to_function(result.fndesc.llvm_func_name) == 0
+
+
+@compiles
+def test_a_callee_can_be_pickled() -> None:
+    linked = inner(added)
+    rebuild, (cls, states) = linked.__reduce__()
+    again = rebuild(cls, {**states, "uuid": "another process"})
+    assert is_linked_only(again)
+    assert sum_by(again)(np.ones(3)) == sum_by(linked)(np.ones(3))
 
 
 @compiles
@@ -69,7 +78,7 @@ def test_an_unknown_numba_compiles_callees_as_all_else(monkeypatch: pytest.Monke
     assert not links_callees((0, 69))
     monkeypatch.setattr(callees, "links_callees", lambda _: False)
     plain = callee(added, nogil=True, **SHARED_OPTIONS)
-    assert not isinstance(plain, Callee)
+    assert not is_linked_only(plain)
     assert sum_by(plain)(np.ones(3)) == pytest.approx(2.0)
 
 
@@ -87,6 +96,9 @@ def test_no_garbage_is_collected_while_compiling() -> None:
     with event.install_listener("numba:compile", Watcher()):
         sum_by(inner(added))(np.ones(3))
     assert Watcher.seen == {False}
+    assert gc.isenabled()
+    with pytest.raises(numba.TypingError):
+        sum_by(inner(added))("not numbers")
     assert gc.isenabled()
 
 

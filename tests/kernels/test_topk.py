@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from numba.core.errors import TypingError
 
 from balancesim.kernels.jit import kernel
 from balancesim.kernels.lanes import flat
 from balancesim.kernels.model import LANES, n_rows
 from balancesim.kernels.topk import count_loads, find_top, n_ranks, top_sum
+from tests.conftest import INTERPRETED
 from tests.kernels.box import by_halves
 
 
@@ -50,6 +52,12 @@ def test_one_tile(dtype, k, n_lanes):
         for rank in range(k):
             each[:n_lanes] += best[rank]
         assert value == by_halves(each[None])[0]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="NumPy copies what is not contiguous")
+def test_no_flat_view_of_a_part():
+    with pytest.raises(TypingError, match="C-contiguous"):
+        write_flat(np.zeros((3, 2 * LANES))[:, :LANES], 5.0)
 
 
 def test_the_flat_view_shares_the_tile():

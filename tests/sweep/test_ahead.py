@@ -58,8 +58,10 @@ def test_its_process_ends_with_the_context(tmp_path: Path, monkeypatch: pytest.M
         f"import os, pathlib, sys; pathlib.Path({str(told)!r}).write_text(str(os.getpid())); sys.stdin.read()"
     )
     monkeypatch.setattr(ahead, "_SCRIPT", script)
+    deadline = time.monotonic() + 60.0
     with ahead.compiling():
         while not (told.exists() and told.read_text()):
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         number = int(told.read_text())
         os.kill(number, 0)
