@@ -89,7 +89,7 @@ class Callee(CPUDispatcher):
     @cached_property
     def standing_alone(self) -> Any:
         """The same function with an entry point."""
-        return numba.njit(**self.targetoptions)(self.py_func)
+        return numba.jit(**self.targetoptions)(self.py_func)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self.standing_alone(*arguments, **named)

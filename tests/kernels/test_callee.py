@@ -58,7 +58,7 @@ def test_a_callee_has_no_machine_code() -> None:
 def test_a_callee_can_be_pickled() -> None:
     linked = inner(added)
     rebuild, (cls, states) = linked.__reduce__()
-    again = rebuild(cls, {**states, "uuid": "another process"})
+    again = rebuild(cls, {**states, "uuid": "00000000-0000-0000-0000-000000000001"})
     assert is_linked_only(again)
     assert sum_by(again)(np.ones(3)) == sum_by(linked)(np.ones(3))
 
