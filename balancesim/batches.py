@@ -182,9 +182,16 @@ def in_parts(
     return [function(borders[0], borders[1]), *(other.result() for other in others)]
 
 
+def n_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @cache
 def _n_threads() -> int:
-    return min(os.cpu_count() or 1, 8)
+    return min(n_cores(), 8)
 
 
 @cache

@@ -10,10 +10,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from balancesim.batches import n_cores
 from balancesim.bench.against import Change
 from balancesim.bench.rows import SECONDS, Row
 from balancesim.bench.timing import LEVEL, Estimate
-from balancesim.sweep.machine import memory_bytes, n_cores, processor, version
+from balancesim.sweep.machine import memory_bytes, processor, version
 
 _PACKAGES = (
     "balancesim", "numpy", "numba", "llvmlite", "scipy", "ortools", "POT", "highspy", "cvxpy", "clarabel",

@@ -47,11 +47,11 @@ def check_command(
     must fail. The exit code is 1 if something that should hold fails, or a negative control does not.
     `balancesim describe ID` says what is claimed. An interrupted check continues with the same command.
     """
+    from balancesim.batches import n_cores
     from balancesim.checks import Depth, find_statements, run_checks
     from balancesim.checks.document import document, table
     from balancesim.cli.output import print_json, print_table
     from balancesim.sweep.atomic import write_json
-    from balancesim.sweep.machine import n_cores
 
     statements = find_statements(labels)
     depth = Depth.DEEP if deep else Depth.DEFAULT

@@ -46,9 +46,9 @@ def figures_command(
     Written are SVG and PNG files and README.md, a page with every figure's caption and command. All of them
     take some twenty minutes on two cores, most of it the experiments; an interrupted command continues.
     """
+    from balancesim.batches import n_cores
     from balancesim.report.gallery import index
     from balancesim.sweep.atomic import write_text
-    from balancesim.sweep.machine import n_cores
 
     statements, exhibits = _chosen(names)
     jobs = jobs or n_cores()

@@ -187,10 +187,10 @@ def _configure(request: Request) -> "tuple[Configuration, tuple[str, ...]]":
 
 
 def _execute(run: "RunDirectory", configuration: "Configuration", request: Request) -> int:
+    from balancesim.batches import n_cores
     from balancesim.cli.progress import ProgressBar
     from balancesim.report import find_report
     from balancesim.sweep import run_sweep
-    from balancesim.sweep.machine import n_cores
     from balancesim.sweep.summary import figures_are_current
 
     if request.fresh or not figures_are_current(run, configuration.report):

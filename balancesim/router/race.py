@@ -1,6 +1,5 @@
 """Several rules on the same router and task, and what each makes of it: one row per run."""
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from balancesim.balancers import Rule
+from balancesim.batches import n_cores
 from balancesim.errors import InputError
 from balancesim.numbers import check_int
 from balancesim.router.model import Router
@@ -61,7 +61,7 @@ def race(
     chosen = [check_int("seeds", seed, 0) for seed in seeds]
     if not chosen:
         raise InputError("`seeds` must hold at least one seed, got none")
-    limit = os.cpu_count() or 1 if n_threads is None else check_int("n_threads", n_threads, 1)
+    limit = n_cores() if n_threads is None else check_int("n_threads", n_threads, 1)
 
     def trained(seed: int) -> list[RouterRun]:
         return train_router(

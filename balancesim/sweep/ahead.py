@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from balancesim.batches import n_cores
 from balancesim.exact import solve
 from balancesim.kernels.certificate import certify_part
 from balancesim.kernels.jit import was_compiled
 from balancesim.sweep.cells import Task
 from balancesim.sweep.executors import ExecutorName
-from balancesim.sweep.machine import n_cores
 
 NOTE = "compiling the kernels, once"
 _SCRIPT = "from balancesim.sweep.ahead import compile_solver; compile_solver()"

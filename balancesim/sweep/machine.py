@@ -34,13 +34,6 @@ def version(package: str) -> str:
         return "not installed"
 
 
-def n_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def processor() -> str:
     """The processor's name."""
     if sys.platform == "linux":
