@@ -9,7 +9,7 @@ import pytest
 
 import balancesim as bs
 from balancesim import batches
-from balancesim.exact import AssignmentProblem, by_dual, certificate, certify
+from balancesim.exact import AssignmentProblem, certify
 from balancesim.hindsight import best_fixed_bias
 from balancesim.kernels.model import LANES
 from balancesim.sources import Normal
@@ -29,8 +29,6 @@ def on_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
         monkeypatch.setattr(batches, "_n_threads", lambda: n_threads)
         monkeypatch.setattr(batches, "_threads", lambda: pool)
         monkeypatch.setattr(batches.in_parts, "__defaults__", (1,))
-        for module in (by_dual, certificate):
-            monkeypatch.setattr(module, "PARALLEL_FROM", 1)
 
     yield use
     for pool in pools:

@@ -5,9 +5,9 @@ import pytest
 
 from balancesim.exact.descent import new_descent
 from balancesim.kernels import candidates as kernels
-from balancesim.kernels.candidates import collect_part, count_part, list_members, write_choice
+from balancesim.kernels.candidates import collect_part, list_members, write_choice
 from balancesim.kernels.jit import kernel
-from balancesim.kernels.model import LANES
+from balancesim.kernels.sample import descend_sample
 from tests.kernels import box
 
 UNTOUCHED = 0x7F7F7F7F
@@ -26,25 +26,22 @@ def ends_of(case):
     return least, best_left, [0.0, gap, 1e300][(case.twin.bias.size + case.k) % 3]
 
 
-def parts_of(n_tokens):
-    """As two threads share them."""
-    return [(0, LANES), (LANES, n_tokens)] if n_tokens > LANES else [(0, n_tokens)]
-
-
 def check_counts(case):
     twin, k = case.twin, case.k
     n_tokens, n_experts = twin.scores.shape
     least, best_left, width = ends_of(case)
-    loads, ties = np.full(n_experts, UNTOUCHED), np.full((n_experts, n_experts), UNTOUCHED)
-    near = sum(
-        count_part(twin.scores, k, twin.bias, width, 0.0, *part, loads, ties) for part in parts_of(n_tokens)
-    )
-    assert (loads - UNTOUCHED == twin.chosen(k).sum(axis=0)).all(), case.name
+    load = np.full(n_experts, n_tokens * k / n_experts)
+    state = new_descent(load, load)
+    state.price[:], state.width[0], state.ties[:], state.n_near[0] = twin.bias, width, UNTOUCHED, UNTOUCHED
+    state.amplitude[:] = 0.0
+    # One pass, which no goal ends and no step follows.
+    descend_sample(twin.scores, np.arange(n_tokens), k, state, -1.0, 1)
+    assert (state.loads == twin.chosen(k).sum(axis=0)).all(), case.name
     close = least - best_left <= width
     expected = np.zeros((n_experts, n_experts), np.int64)
     np.add.at(expected, (twin.order[close, k - 1], twin.order[close, k]), 1)
-    assert (ties - UNTOUCHED == expected).all(), case.name
-    assert near == close.sum(), case.name
+    assert (state.ties == expected).all(), case.name
+    assert state.n_near[0] == close.sum(), case.name
 
 
 def check_candidates(case):
