@@ -10,7 +10,7 @@ from balancesim.sweep.configuration import Configuration, Group
 from balancesim.sweep.parameters import Parameters
 from balancesim.sweep.run_parameters import RunParameters
 
-ENGINE_VERSION = 4
+ENGINE_VERSION = 5
 """Part of every cell's key; raised when a change of code may change a cell's numbers."""
 
 
