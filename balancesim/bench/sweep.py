@@ -44,7 +44,7 @@ def sweep(plan: Plan) -> Iterator[Row]:
     Row
         Two workers against each peer; what is compared is work in the same time.
     """
-    yield from workers(plan.share(2), horizon=2000)
+    yield from workers(plan.share(2), horizon=8000)
 
 
 def workers(plan: Plan, horizon: int) -> Iterator[Row]:
