@@ -70,7 +70,7 @@ def solve(
     "dual" usually reads the scores three times, to check them, to collect what is near a boundary and for the
     certificate, and keeps a few numbers per token; the result does not depend on the number of threads.
     Scores that spread over orders of magnitude where experts compete, such as a softmax of logits with a
-    standard deviation of 5 or more, take ten to hundreds of times longer.
+    standard deviation of 5 or more, take hundreds of times longer.
 
     Optima need not be unique: value and dual value are, assignment and bias may not be.
     """

@@ -95,7 +95,7 @@ def find_pair(tile, bias, k, n_experts, n_lanes, boundary, tied):
     _, kth, following, least, best_left = boundary
     for t in range(n_lanes):
         kth[t] = following[t] = -1
-    # Downwards: of equals the last is the K-th, the first the next. Over a flat tile this loop stays scalar.
+    # Downwards: of equals the last is the K-th, the first the next. Over a flat tile this loop is slower.
     for e in range(tile.shape[0] - 4, -1, -4):
         b0, b1, b2, b3 = bias[e], bias[e + 1], bias[e + 2], bias[e + 3]
         for t in range(n_lanes):
