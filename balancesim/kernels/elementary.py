@@ -44,8 +44,8 @@ def _build(
     q2, q4, q6, q8 = (real((-1) ** (n // 2) * quarter**n / math.factorial(n)) for n in (2, 4, 6, 8))
     q10, q12, q14, q16 = (real((-1) ** (n // 2) * quarter**n / math.factorial(n)) for n in (10, 12, 14, 16))
     bit_one, bit_two = integer(1), integer(2)
-    # Differences are brought back to ``integer`` before they are shifted: of two int32 Numba makes an int64, and
-    # AVX2 shifts none of these with its sign.
+    # Differences are brought back to ``integer`` before they are shifted: of two int32 Numba makes an int64,
+    # and AVX2 shifts none of these with its sign.
 
     @pasted
     def power_of_two(k):
